@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+# unvmm: builds into build/, tests it, measures it. `make help` lists the targets.
+#
+#   make [CC=clang] [SAN=address|thread]    SAN builds live in a folder of their own.
+
+CC	?= gcc
+ifeq ($(origin CC),default)
+CC	:= gcc
+endif
+SAN	?=
+B	:= build$(if $(SAN),/$(SAN))$(if $(filter clang%,$(notdir $(CC))),/clang)
+PREFIX	?= /usr/local
+DESTDIR	?=
+VERSION	:= 0.1
+
+WARN	:= -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2
+HARDEN	:= -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -I$(B)/gen -DUNVMM_VERSION='"$(VERSION)"'
+CFLAGS	?= -O2 -g
+ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
+LDFLAGS	+= -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+# liburing statically: Debian 12's shared one does not export the calls that restrict a ring.
+LIBS	:= -lfdt -l:liburing.a -lconfig -lpthread
+ifeq ($(SAN),address)
+SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(SAN),thread)
+SANFLAGS := -fsanitize=thread
+endif
+
+# main.c and cmd_*.c are the program; everything else is the library that the tests link too.
+MAIN_SRC := $(wildcard vmm/main.c vmm/cmd_*.c)
+LIB_SRC	:= $(filter-out $(MAIN_SRC),$(wildcard vmm/*.c devices/*.c migrate/*.c))
+LIB_OBJ	:= $(LIB_SRC:%.c=$(B)/%.o)
+MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/%.o)
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNIT	:= $(UNIT_SRC:tests/unit/%.c=$(B)/tests/%)
+TESTLIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ	:= $(FUZZ_SRC:tests/fuzz/%.c=%)
+
+.PHONY: all
+all: $(B)/unvmm guests
+
+.PHONY: help
+help:
+	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
+
+$(B)/unvmm: $(MAIN_OBJ) $(B)/libunvmm.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/libunvmm.a: $(LIB_OBJ)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+
+# The guest's DSDT: ASL with platform.h's numbers, compiled to a C array by iasl.
+$(B)/devices/acpi.o: $(B)/gen/dsdt.h
+$(B)/gen/dsdt.h: devices/dsdt.asl include/unvmm/platform.h
+	@mkdir -p $(@D)
+	$(CPP) -P -x assembler-with-cpp -Iinclude $< -o $(B)/gen/dsdt.i.asl
+	iasl -tc -va -p $(B)/gen/dsdt $(B)/gen/dsdt.i.asl > $(B)/gen/iasl.log 2>&1 || \
+		{ cat $(B)/gen/iasl.log; false; }
+	mv $(B)/gen/dsdt.hex $@
+
+# The registry decides which classes exist.
+$(B)/devices/registry.o: devices/registry.def
+
+-include guests/guests.mk
+
+# --- tests -----------------------------------------------------------------------------------
+$(B)/tests/%: tests/unit/%.c $(TESTLIB_OBJ) $(B)/libunvmm.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) \
+		$(B)/libunvmm.a -lcmocka $(LIBS)
+$(B)/tests/lib/%.o: CPPFLAGS += -Itests/lib -Ivmm -Idevices
+.SECONDARY: $(LIB_OBJ) $(TESTLIB_OBJ)
+
+.PHONY: unit
+unit: $(UNIT)
+
+-include tests/check.mk
+
+## make               build unvmm and the micro-guests
+## make check-quick   units, layers, headers, golden files, corpora (two minutes)
+## make check         all of it and the testbed (twenty minutes)
+## make check-full    check, with both compilers and the sanitizers
+## make demo          a Debian guest boots, verifies its disk, powers off
+## make bench         the figures of README and issues, with the commands that made them
+## make fuzz          run every fuzz target for FUZZ_SECONDS (30)
+## make format-check  clang-format without changes
+## make deps          install the Debian packages that all of this needs
+## make install       to $(DESTDIR)$(PREFIX)
+
+.PHONY: install
+install: $(B)/unvmm
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 755 -s $(B)/unvmm $(DESTDIR)$(PREFIX)/bin/unvmm
+	install -m 644 vmm/unvmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 vmm/unvmm.cfg.5 $(DESTDIR)$(PREFIX)/share/man/man5/
+
+.PHONY: clean
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio_pci.c - the one virtio-PCI function that guests see (virtio 1.2, section 4.1), whatever
+ * serves its rings: BAR layout, capabilities, doorbells, and when the vdev runs. The registers are
+ * in virtio_regs.c, saved state in virtio_pci_state.c. Control lock held, the note functions aside.
+ */
+#include <unvmm/log.h>
+
+#include "virtio_pci.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define VIRTIO_VENDOR	   0x1af4
+#define VIRTIO_DEVICE_BASE 0x1040 /* plus the device type (4.1.2) */
+#define VIRTIO_SUBSYSTEM   0x1100
+#define STOP_TIMEOUT_S	   10
+
+static int find_ioeventfd_address(struct virtio_pci *t, unsigned int q, uint64_t *addr)
+{
+	const struct pci_bar *bar = &t->pci.bars[VP_BAR];
+
+	if (!bar->mapped)
+		return -ENXIO;
+	*addr = bar->base + VP_DOORBELLS + (uint64_t)q * VP_DOORBELL_PAGE +
+		t->v->queues[q].doorbell_offset;
+	return 0;
+}
+
+/* --- doorbells ------------------------------------------------------------------------------ */
+
+static void doorbell_unwire(struct virtio_pci *t, unsigned int q)
+{
+	uint64_t addr;
+
+	if (t->doorbell_fds[q] < 0)
+		return;
+	/* Fails only if it is not there, and then there is nothing to do. */
+	if (!find_ioeventfd_address(t, q, &addr) &&
+	    kvm_ioeventfd(&t->v->vm->kvm, t->doorbell_fds[q], addr, 0, false, false))
+		log_debug("%s: the doorbell of queue %u was not registered", t->v->id, q);
+	t->doorbell_fds[q] = -1;
+}
+
+static void doorbell_wire(struct virtio_pci *t, unsigned int q)
+{
+	struct vdev_doorbell db = { .kind = DOORBELL_TRAP, .fd = -1 };
+	uint64_t addr;
+
+	if (!t->v->queues[q].enabled || t->doorbell_fds[q] >= 0 || !t->v->ops->doorbell ||
+	    find_ioeventfd_address(t, q, &addr))
+		return;
+	t->v->ops->doorbell(t->v, q, &db);
+	if (db.kind != DOORBELL_EVENTFD)
+		return;
+	/* Refused: the doorbell traps, which is slower and as good. */
+	if (kvm_ioeventfd(&t->v->vm->kvm, db.fd, addr, 0, false, true))
+		log_debug("%s: KVM refuses an ioeventfd for queue %u", t->v->id, q);
+	else
+		t->doorbell_fds[q] = db.fd;
+}
+
+static void doorbells_wire(struct virtio_pci *t)
+{
+	for (unsigned int q = 0; q < t->v->nqueues; q++)
+		doorbell_wire(t, q);
+}
+
+static void doorbells_unwire(struct virtio_pci *t)
+{
+	for (unsigned int q = 0; q < t->v->nqueues; q++)
+		doorbell_unwire(t, q);
+}
+
+static void doorbell_trapped(struct virtio_pci *t, uint64_t off)
+{
+	unsigned int q = (unsigned int)(off / VP_DOORBELL_PAGE);
+
+	if (t->run == VP_RUNNING && q < t->v->nqueues && t->v->queues[q].enabled &&
+	    off % VP_DOORBELL_PAGE == t->v->queues[q].doorbell_offset && t->v->ops->kick)
+		t->v->ops->kick(t->v, q);
+}
+
+/* --- when the vdev runs ---------------------------------------------------------------------- */
+
+void vp_connect_queue(struct virtio_pci *t, unsigned int q)
+{
+	struct vdev_queue *vq = &t->v->queues[q];
+
+	if (msix_connect(&t->msix, t->irq_sources[q], vq->vector))
+		vq->vector = VIRTIO_MSI_NO_VECTOR;
+	/* The owner of the queue reads it while we write: a queue nobody listens to costs nothing. */
+	__atomic_store_n(&vq->irq_fd, vq->vector == VIRTIO_MSI_NO_VECTOR ? -1 : t->irq_fds[q],
+			 __ATOMIC_RELEASE);
+}
+
+void vp_connect_config(struct virtio_pci *t)
+{
+	if (msix_connect(&t->msix, t->config_source, t->config_vector))
+		t->config_vector = VIRTIO_MSI_NO_VECTOR;
+}
+
+/* An interrupt of the old life must not reach the new one. */
+static void drain_fd(int fd)
+{
+	uint64_t count;
+
+	/* Nothing to read is as good. */
+	if (read(fd, &count, sizeof(count)) < 0)
+		return;
+}
+
+/* What a reset leaves (2.4.2): the journal as it was before any driver came. */
+static void clear_journal(struct virtio_pci *t)
+{
+	struct vdev *v = t->v;
+
+	v->negotiated = 0;
+	v->status = 0;
+	for (unsigned int i = 0; i < v->nqueues; i++) {
+		struct vdev_queue *q = &v->queues[i];
+
+		q->size = q->size_max;
+		q->vector = VIRTIO_MSI_NO_VECTOR;
+		q->enabled = false;
+		q->desc = q->driver = q->device = 0;
+		q->index = 0;
+		vp_connect_queue(t, i);
+		drain_fd(t->irq_fds[i]);
+	}
+	t->device_feature_select = t->driver_feature_select = 0;
+	t->driver_features = 0;
+	t->queue_select = 0;
+	t->config_vector = VIRTIO_MSI_NO_VECTOR;
+	vp_connect_config(t);
+	drain_fd(t->config_fd);
+	t->isr = 0;
+	__atomic_fetch_and(&t->notes, ~(VP_NOTE_NEEDS_RESET | VP_NOTE_CONFIG), __ATOMIC_ACQ_REL);
+	t->reset_pending = false;
+}
+
+void vp_settle(struct virtio_pci *t)
+{
+	uint32_t notes = __atomic_exchange_n(&t->notes, 0, __ATOMIC_ACQ_REL);
+
+	if (notes & VP_NOTE_CONFIG) {
+		t->config_generation++;
+		t->isr |= VIRTIO_PCI_ISR_CONFIG;
+	}
+	if (notes & VP_NOTE_NEEDS_RESET && t->v->status) {
+		t->v->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+		t->isr |= VIRTIO_PCI_ISR_CONFIG;
+	}
+	if (notes & VP_NOTE_STOPPED && t->run == VP_STOPPING) {
+		t->run = VP_STOPPED;
+		if (t->reset_pending)
+			clear_journal(t);
+	}
+	if (notes)
+		vp_update_run(t);
+}
+
+static bool wants_to_run(const struct virtio_pci *t)
+{
+	/*
+	 * A guest that takes bus mastering away (kexec relies on it) stops the device; the journal
+	 * stays, and with bus mastering given back the device goes on where it was.
+	 */
+	return (t->v->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+	       !(t->v->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !t->reset_pending &&
+	       !t->quiesced && pci_bus_master(&t->pci);
+}
+
+void vp_update_run(struct virtio_pci *t)
+{
+	bool want = wants_to_run(t);
+
+	if (t->run == VP_STOPPED && want) {
+		t->run = VP_RUNNING;
+		doorbells_wire(t);
+		if (t->v->ops->start(t->v))
+			vdev_needs_reset(t->v, "its queues cannot be used as they are programmed");
+	} else if (t->run == VP_RUNNING && !want) {
+		t->run = VP_STOPPING;
+		doorbells_unwire(t);
+		t->v->ops->stop(t->v);
+	}
+}
+
+void vp_begin_reset(struct virtio_pci *t)
+{
+	t->reset_pending = true;
+	vp_update_run(t);
+	if (t->run == VP_STOPPED)
+		clear_journal(t);
+	else
+		vp_settle(t); /* the vdev may have stopped at once */
+}
+
+/* --- BAR accesses ---------------------------------------------------------------------------- */
+
+static uint64_t device_config_read(struct virtio_pci *t, uint64_t off, unsigned int len)
+{
+	uint64_t v = 0;
+
+	if (!range_within(off, len, 0, t->v->config_size))
+		return UINT64_MAX;
+	t->v->ops->config_read(t->v, (unsigned int)off, &v, len);
+	return v;
+}
+
+static uint64_t vp_bar_read(void *dev, uint64_t off, unsigned int len)
+{
+	struct virtio_pci *t = dev;
+
+	vp_settle(t);
+	if (off < VP_ISR) {
+		const struct vp_reg *r = vp_reg_find(off - VP_COMMON, len);
+
+		return r ? r->read(t) : UINT64_MAX;
+	}
+	if (off == VP_ISR && len == 1) {
+		uint8_t isr = t->isr;
+
+		t->isr = 0; /* reading acknowledges (4.1.4.5) */
+		return isr;
+	}
+	if (off >= VP_DEVICE && off < VP_DOORBELLS)
+		return device_config_read(t, off - VP_DEVICE, len);
+	return UINT64_MAX;
+}
+
+static void vp_bar_write(void *dev, uint64_t off, unsigned int len, uint64_t value)
+{
+	struct virtio_pci *t = dev;
+
+	if (off >= VP_DOORBELLS) {
+		doorbell_trapped(t, off - VP_DOORBELLS);
+		return;
+	}
+	vp_settle(t);
+	if (off < VP_ISR) {
+		const struct vp_reg *r = vp_reg_find(off - VP_COMMON, len);
+
+		if (r && r->policy != REG_READONLY)
+			r->write(t, (uint32_t)value);
+	} else if (off >= VP_DEVICE && t->v->ops->config_write &&
+		   range_within(off - VP_DEVICE, len, 0, t->v->config_size)) {
+		t->v->ops->config_write(t->v, (unsigned int)(off - VP_DEVICE), &value, len);
+	}
+}
+
+static const struct bus_ops vp_bar_ops = { .read = vp_bar_read, .write = vp_bar_write };
+
+/* --- PCI configuration ----------------------------------------------------------------------- */
+
+static void vp_bar_changed(struct pci_dev *p, unsigned int bar, bool mapped)
+{
+	struct virtio_pci *t = container_of(p, struct virtio_pci, pci);
+
+	if (bar != VP_BAR || t->run != VP_RUNNING)
+		return;
+	if (mapped)
+		doorbells_wire(t);
+	else
+		doorbells_unwire(t);
+}
+
+/*
+ * VIRTIO_PCI_CAP_PCI_CFG (4.1.4.9): a window into the BAR for those who can only do configuration
+ * cycles. The capability's own bar, offset and length say where; pci_cfg_data is the access.
+ */
+static bool cfg_window(const struct virtio_pci *t, unsigned int off, unsigned int len,
+		       uint64_t *bar_off, unsigned int *bar_len)
+{
+	unsigned int cap = t->cfg_cap, data = cap + sizeof(struct virtio_pci_cap);
+
+	if (!ranges_overlap(off, len, data, 4))
+		return false;
+	*bar_off = pci_get32(&t->pci, cap + offsetof(struct virtio_pci_cap, offset));
+	*bar_len = pci_get32(&t->pci, cap + offsetof(struct virtio_pci_cap, length));
+	return off == data && t->pci.config[cap + offsetof(struct virtio_pci_cap, bar)] == VP_BAR &&
+	       (*bar_len == 1 || *bar_len == 2 || *bar_len == 4) && *bar_off % *bar_len == 0 &&
+	       range_within(*bar_off, *bar_len, 0, VP_BAR_SIZE);
+}
+
+static void vp_config_read(struct pci_dev *p, unsigned int off, unsigned int len)
+{
+	struct virtio_pci *t = container_of(p, struct virtio_pci, pci);
+	uint64_t bar_off;
+	unsigned int bar_len;
+
+	if (cfg_window(t, off, len, &bar_off, &bar_len))
+		pci_set32(p, off, (uint32_t)vp_bar_read(t, bar_off, bar_len));
+}
+
+static void vp_config_written(struct pci_dev *p, unsigned int off, unsigned int len)
+{
+	struct virtio_pci *t = container_of(p, struct virtio_pci, pci);
+	uint64_t bar_off;
+	unsigned int bar_len;
+
+	msix_config_written(&t->msix, off, len);
+	if (ranges_overlap(off, len, PCI_COMMAND, 2)) {
+		vp_settle(t);
+		vp_update_run(t);
+	}
+	if (cfg_window(t, off, len, &bar_off, &bar_len))
+		vp_bar_write(t, bar_off, bar_len, pci_get32(p, off));
+}
+
+static int add_cap(struct virtio_pci *t, uint8_t type, uint32_t off, uint32_t length,
+		   unsigned int extra)
+{
+	unsigned int len = sizeof(struct virtio_pci_cap) + extra;
+	int at = pci_add_cap(&t->pci, PCI_CAP_ID_VNDR, len);
+
+	if (at < 0)
+		return at;
+	t->pci.config[at + (int)offsetof(struct virtio_pci_cap, cap_len)] = (uint8_t)len;
+	t->pci.config[at + (int)offsetof(struct virtio_pci_cap, cfg_type)] = type;
+	t->pci.config[at + (int)offsetof(struct virtio_pci_cap, bar)] = VP_BAR;
+	pci_set32(&t->pci, (unsigned int)at + offsetof(struct virtio_pci_cap, offset), off);
+	pci_set32(&t->pci, (unsigned int)at + offsetof(struct virtio_pci_cap, length), length);
+	return at;
+}
+
+static int add_caps(struct virtio_pci *t)
+{
+	struct pci_dev *p = &t->pci;
+	int at;
+
+	if (add_cap(t, VIRTIO_PCI_CAP_COMMON_CFG, VP_COMMON, sizeof(struct virtio_pci_common_cfg),
+		    0) < 0 ||
+	    add_cap(t, VIRTIO_PCI_CAP_ISR_CFG, VP_ISR, 1, 0) < 0 ||
+	    (t->v->config_size &&
+	     add_cap(t, VIRTIO_PCI_CAP_DEVICE_CFG, VP_DEVICE, t->v->config_size, 0) < 0))
+		return -ENOSPC;
+	at = add_cap(t, VIRTIO_PCI_CAP_NOTIFY_CFG, VP_DOORBELLS,
+		     t->v->nqueues * VP_DOORBELL_PAGE, 4);
+	if (at < 0)
+		return at;
+	pci_set32(p, (unsigned int)at + sizeof(struct virtio_pci_cap), VP_NOTIFY_MULT);
+	at = add_cap(t, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 4);
+	if (at < 0)
+		return at;
+	t->cfg_cap = (unsigned int)at;
+	p->wmask[t->cfg_cap + offsetof(struct virtio_pci_cap, bar)] = 0xff;
+	memset(&p->wmask[t->cfg_cap + offsetof(struct virtio_pci_cap, offset)], 0xff, 12);
+	return 0;
+}
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static int make_sources(struct virtio_pci *t)
+{
+	int source;
+
+	t->config_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (t->config_fd < 0)
+		return -errno;
+	source = msix_add_source(&t->msix, t->config_fd);
+	if (source < 0)
+		return source;
+	t->config_source = (unsigned int)source;
+	for (unsigned int q = 0; q < t->v->nqueues; q++) {
+		t->irq_fds[q] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (t->irq_fds[q] < 0)
+			return -errno;
+		source = msix_add_source(&t->msix, t->irq_fds[q]);
+		if (source < 0)
+			return source;
+		t->irq_sources[q] = (unsigned int)source;
+	}
+	return 0;
+}
+
+static void transport_free(struct virtio_pci *t)
+{
+	for (unsigned int q = 0; q < t->v->nqueues; q++)
+		if (t->irq_fds[q] >= 0)
+			close(t->irq_fds[q]);
+	if (t->config_fd >= 0)
+		close(t->config_fd);
+	pthread_mutex_destroy(&t->stop_lock);
+	pthread_cond_destroy(&t->stop_cond);
+	t->v->transport = NULL;
+	free(t);
+}
+
+static struct virtio_pci *transport_alloc(struct vdev *v)
+{
+	struct virtio_pci *t = calloc(1, sizeof(*t));
+	pthread_condattr_t attr;
+
+	if (!t)
+		return NULL;
+	t->v = v;
+	v->transport = t;
+	t->config_fd = -1;
+	for (unsigned int q = 0; q < VDEV_QUEUES_MAX; q++)
+		t->irq_fds[q] = t->doorbell_fds[q] = v->queues[q].irq_fd = -1;
+	pthread_mutex_init(&t->stop_lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&t->stop_cond, &attr);
+	pthread_condattr_destroy(&attr);
+	t->pci.vm = v->vm;
+	t->pci.id = v->id;
+	t->pci.bar_changed = vp_bar_changed;
+	t->pci.config_read = vp_config_read;
+	t->pci.config_written = vp_config_written;
+	return t;
+}
+
+int virtio_pci_create(struct vdev *v, struct diag *d)
+{
+	const struct pci_ids ids = {
+		.vendor = VIRTIO_VENDOR,
+		.device = (uint16_t)(VIRTIO_DEVICE_BASE + v->device_id),
+		.subvendor = VIRTIO_VENDOR,
+		.subdevice = VIRTIO_SUBSYSTEM,
+		.revision = 1,
+		.class_code = v->class_code,
+	};
+	struct virtio_pci *t;
+	int err;
+
+	if (!v->nqueues || v->nqueues > VDEV_QUEUES_MAX)
+		return diag_set(d, -EINVAL, "%s: %u queues; 1 to %u are possible", v->id, v->nqueues,
+				VDEV_QUEUES_MAX);
+	t = transport_alloc(v);
+	if (!t)
+		return diag_set(d, -ENOMEM, "%s: out of memory", v->id);
+	pci_dev_init(&t->pci, &ids);
+	pci_add_bar(&t->pci, VP_BAR, VP_BAR_SIZE, &vp_bar_ops, t, "virtio-pci");
+	err = add_caps(t);
+	if (!err)
+		err = msix_init(&t->msix, &t->pci, VP_MSIX_BAR, v->nqueues + 1);
+	if (!err)
+		err = make_sources(t);
+	if (!err) {
+		clear_journal(t);
+		err = pci_plug(v->vm, &t->pci, d);
+	}
+	if (err) {
+		transport_free(t);
+		return diag_errno(d, err, "%s: cannot make its PCI function", v->id);
+	}
+	return 0;
+}
+
+void virtio_pci_destroy(struct vdev *v)
+{
+	struct virtio_pci *t = v->transport;
+
+	vm_lock(v->vm);
+	doorbells_unwire(t);
+	msix_fini(&t->msix);
+	pci_unplug(&t->pci);
+	vm_unlock(v->vm);
+	transport_free(t);
+}
+
+/* Waits for the note that the vdev has stopped. Lock held on entry and exit, not while waiting. */
+static int wait_stopped(struct virtio_pci *t)
+{
+	struct timespec deadline;
+	int err = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += STOP_TIMEOUT_S;
+	vp_settle(t);
+	while (t->run == VP_STOPPING && !err) {
+		vm_unlock(t->v->vm);
+		pthread_mutex_lock(&t->stop_lock);
+		while (!(__atomic_load_n(&t->notes, __ATOMIC_ACQUIRE) & VP_NOTE_STOPPED) && !err)
+			err = -pthread_cond_timedwait(&t->stop_cond, &t->stop_lock, &deadline);
+		pthread_mutex_unlock(&t->stop_lock);
+		vm_lock(t->v->vm);
+		vp_settle(t);
+	}
+	return t->run == VP_STOPPING ? -ETIMEDOUT : 0;
+}
+
+int virtio_pci_reset(struct vdev *v)
+{
+	struct virtio_pci *t = v->transport;
+	int err;
+
+	vm_lock(v->vm);
+	vp_begin_reset(t);
+	err = wait_stopped(t);
+	if (!err) {
+		msix_reset(&t->msix);
+		pci_reset(&t->pci);
+		t->config_generation = 0;
+	}
+	vm_unlock(v->vm);
+	return err;
+}
+
+int virtio_pci_quiesce(struct vdev *v)
+{
+	struct virtio_pci *t = v->transport;
+	int err;
+
+	vm_lock(v->vm);
+	t->quiesced = true;
+	vp_update_run(t);
+	err = wait_stopped(t);
+	vm_unlock(v->vm);
+	return err;
+}
+
+void virtio_pci_resume(struct vdev *v)
+{
+	struct virtio_pci *t = v->transport;
+
+	vm_lock(v->vm);
+	t->quiesced = false;
+	vp_settle(t);
+	vp_update_run(t);
+	vm_unlock(v->vm);
+}
+
+/* --- notes from the vdev: any thread --------------------------------------------------------- */
+
+static void signal_fd(int fd)
+{
+	uint64_t one = 1;
+
+	/* Fails only if the counter is full, and then it is signalled. */
+	if (write(fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+void vdev_interrupt(struct vdev *v, unsigned int q)
+{
+	int fd = __atomic_load_n(&v->queues[q].irq_fd, __ATOMIC_ACQUIRE);
+
+	if (fd >= 0)
+		signal_fd(fd);
+}
+
+void vdev_needs_reset(struct vdev *v, const char *why)
+{
+	struct virtio_pci *t = v->transport;
+
+	pthread_mutex_lock(&t->stop_lock);
+	log_limited(&t->limit, LOG_WARN, "%s: asks the guest for a reset: %s", v->id, why);
+	pthread_mutex_unlock(&t->stop_lock);
+	__atomic_fetch_or(&t->notes, VP_NOTE_NEEDS_RESET, __ATOMIC_ACQ_REL);
+	signal_fd(t->config_fd);
+}
+
+void vdev_config_changed(struct vdev *v)
+{
+	__atomic_fetch_or(&v->transport->notes, VP_NOTE_CONFIG, __ATOMIC_ACQ_REL);
+	signal_fd(v->transport->config_fd);
+}
+
+void vdev_stopped(struct vdev *v)
+{
+	struct virtio_pci *t = v->transport;
+
+	pthread_mutex_lock(&t->stop_lock);
+	__atomic_fetch_or(&t->notes, VP_NOTE_STOPPED, __ATOMIC_ACQ_REL);
+	pthread_cond_broadcast(&t->stop_cond);
+	pthread_mutex_unlock(&t->stop_lock);
+}

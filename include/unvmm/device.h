@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * device.h - what a device is to the machine. A new device is one file in devices/ that defines a
+ * struct device_class, and one line in devices/registry.def. devices/README.md walks through
+ * virtio_rng.c as the example.
+ */
+#ifndef UNVMM_DEVICE_H
+#define UNVMM_DEVICE_H
+
+#include <unvmm/diag.h>
+#include <unvmm/state.h>
+
+struct vm;
+
+/* One key of a device's configuration group, filled into the class's own conf struct. */
+enum opt_type {
+	OPT_BOOL,   /* bool */
+	OPT_INT,    /* int64_t, checked against min and max */
+	OPT_SIZE,   /* uint64_t bytes: integer or "512M" (K, M, G, T: powers of 1024) */
+	OPT_STRING, /* char *, owned by the configuration */
+	OPT_PATH,   /* char *: a file; relative ones count from the configuration file's folder */
+	OPT_CHARDEV, /* char *: "stdio", "none", "file:PATH" or "unix:PATH" (chardev.h) */
+	OPT_CHOICE, /* int: index in `choices` */
+};
+
+struct opt {
+	const char *name;
+	enum opt_type type;
+	size_t offset; /* in the conf struct */
+	/* OPT_INT, OPT_SIZE: allowed range (equal: any); texts: max is the length, if not 0. */
+	int64_t min, max;
+	bool required;
+	const char *help; /* half a line for the manual and error messages */
+	const char *const *choices; /* OPT_CHOICE: the words, ended by NULL */
+	/*
+	 * What a range cannot say, about the value just stored in conf; may be NULL. Its sentence
+	 * goes on after the key: "is 100; it must be a power of two".
+	 */
+	int (*check)(const void *conf, struct diag *d);
+};
+
+/* One instance in a running machine. Embedded in the device's own struct or allocated beside it. */
+struct device {
+	char id[24];		  /* "blk0": in messages, `unvmm info`, and as its name in a stream */
+	const struct device_class *cls;
+	void *priv;
+	const struct state_ref *state; /* state tables, in the order of loading */
+	unsigned int nstate;
+	struct device *next;
+};
+
+struct device_class {
+	const char *name;  /* "virtio-blk" */
+	const char *id;	   /* prefix of instance names: "blk" */
+	/*
+	 * The key of guest.cfg that creates instances: a list of groups (`disks = ({...}, {...})`)
+	 * when `list`, else one group or `true`. NULL: part of every machine, created once.
+	 */
+	const char *key;
+	bool list;
+	bool by_default;    /* one instance unless the configuration says `key = false` */
+	bool pci;	    /* takes one of the PLAT_PCI_DEVICES_MAX slots */
+	size_t conf_size;   /* bytes of the conf struct; filled with zeroes, then init_conf */
+	/* Defaults other than zero; may be NULL. Texts that it sets are copied, so literals do. */
+	void (*init_conf)(void *conf);
+	const struct opt *opts;
+	unsigned int nopts;
+
+	/*
+	 * Makes an instance: registers its regions, sets dev->priv and dev->state. Called by main
+	 * before any vcpu runs. Everything that can be refused is refused here, with a sentence.
+	 * On failure it has released what it took; destroy is not called.
+	 */
+	int (*create)(struct vm *vm, struct device *dev, const void *conf, struct diag *d);
+	/*
+	 * The rest is called by main while the vcpus are parked, without the control lock.
+	 * reset: back to the power-on state. An error ends the machine.
+	 */
+	int (*reset)(struct device *dev, struct diag *d);
+	/*
+	 * Asks the device to finish what is under way and touch guest memory no more; it keeps its
+	 * state and goes on after resume(). NULL for devices that only act when a vcpu traps.
+	 * quiesce() may wait, up to a deadline: -ETIMEDOUT.
+	 */
+	int (*quiesce)(struct device *dev);
+	void (*resume)(struct device *dev);
+	/* Releases everything. The io thread still runs; no vcpu does. NULL for nothing to release. */
+	void (*destroy)(struct device *dev);
+};
+
+/* devices/registry.c: every class, in the order of registry.def. */
+extern const struct device_class *const device_classes[];
+extern const unsigned int device_class_count;
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kvm.h - the KVM API as unvmm uses it. vmm/kvm.c is the only file that calls KVM's ioctls, so it
+ * can be read as the list of what is asked of the host, and replaced.
+ *
+ * Source: Documentation/virt/kvm/api.rst. Every function returns 0 (or a count / descriptor where
+ * it says so) or -errno and never retries silently; the ones that take a diag say which step of
+ * the set-up was refused. Thread: set-up by main; the vcpu calls by that vcpu's own thread unless
+ * it is known to be stopped; irq calls by any thread.
+ */
+#ifndef UNVMM_KVM_H
+#define UNVMM_KVM_H
+
+#include <linux/kvm.h>
+
+#include <unvmm/diag.h>
+
+struct gmem;
+
+struct kvm {
+	int fd;	   /* /dev/kvm */
+	int vm_fd;
+	size_t run_size;      /* bytes of a vcpu's kvm_run mapping */
+	size_t xsave_size;    /* bytes that KVM_GET_XSAVE2 returns */
+	unsigned int max_vcpus;
+	unsigned int max_slots;
+	bool has_split_irqchip; /* capabilities that decide something later */
+	bool has_tsc_deadline;
+	bool has_kvmclock_ctrl;
+	bool has_binary_stats;
+	bool has_any_length_ioeventfd;
+	struct kvm_cpuid2 *cpuid;    /* what the host's KVM supports; owned */
+	struct kvm_msr_list *msrs;   /* MSRs that make up a vcpu's state; owned */
+};
+
+/* Opens /dev/kvm (or `path`), checks version and capabilities, creates the VM. */
+int kvm_open(struct kvm *k, const char *path, struct diag *d) must_check;
+void kvm_close(struct kvm *k);
+
+/*
+ * Memory slots. `flags`: KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY. size 0 deletes the slot.
+ * Deleting makes KVM drop every shadow entry of the VM: batch it (design, section 5).
+ */
+int kvm_set_slot(struct kvm *k, unsigned int slot, uint64_t gpa, uint64_t size, void *hva,
+		 uint32_t flags) must_check;
+/* Sets all RAM of g as slots 0..n-1. Before kvm_create_irqchip (testbed.md, section 2). */
+int kvm_add_ram(struct kvm *k, const struct gmem *g, struct diag *d) must_check;
+
+/* In-kernel PICs, I/O APIC and local APICs, 24 GSIs; then the PIT if asked for. */
+int kvm_create_irqchip(struct kvm *k, bool pit, struct diag *d) must_check;
+
+/* Level or edge line of the I/O APIC and PIC. */
+int kvm_irq_line(struct kvm *k, unsigned int gsi, bool level) must_check;
+/* Injects one MSI without a route. */
+int kvm_signal_msi(struct kvm *k, uint64_t addr, uint32_t data) must_check;
+/* Replaces the whole routing table. */
+int kvm_set_routes(struct kvm *k, const struct kvm_irq_routing *table) must_check;
+/* eventfd -> gsi; assign = false takes it away. The caller keeps the descriptor. */
+int kvm_irqfd(struct kvm *k, int eventfd, unsigned int gsi, bool assign) must_check;
+
+/*
+ * Guest write -> eventfd, without an exit to user space. `len` 0 means any width (needs KVM's
+ * ioeventfd-any-length; where it is missing 2 is tried); value is not compared.
+ */
+int kvm_ioeventfd(struct kvm *k, int eventfd, uint64_t addr, unsigned int len, bool pio,
+		  bool assign) must_check;
+
+/* The state of one interrupt controller (chip->chip_id), and of the PIT. */
+int kvm_get_irqchip(struct kvm *k, struct kvm_irqchip *chip) must_check;
+int kvm_set_irqchip(struct kvm *k, const struct kvm_irqchip *chip) must_check;
+int kvm_get_pit(struct kvm *k, struct kvm_pit_state2 *pit) must_check;
+int kvm_set_pit(struct kvm *k, const struct kvm_pit_state2 *pit) must_check;
+
+/* Creates vcpu `id`, returns its descriptor and maps its kvm_run. */
+int kvm_create_vcpu(struct kvm *k, unsigned int id, struct kvm_run **run, struct diag *d)
+	must_check;
+void kvm_destroy_vcpu(struct kvm *k, int vcpu_fd, struct kvm_run *run);
+
+int kvm_vcpu_set_cpuid(int vcpu_fd, const struct kvm_cpuid2 *cpuid) must_check;
+/*
+ * Sets MSRs one after the other. A refused one does not stop the rest: its index is put into
+ * refused[] (up to nrefused of them) and counted in the return value.
+ */
+int kvm_vcpu_set_msrs(int vcpu_fd, const struct kvm_msr_entry *msrs, unsigned int n,
+		      uint32_t *refused, unsigned int nrefused) must_check;
+/* Reads MSRs until one cannot be read; returns how many were. */
+int kvm_vcpu_get_msrs(int vcpu_fd, struct kvm_msr_entry *msrs, unsigned int n) must_check;
+int kvm_vcpu_get_regs(int vcpu_fd, struct kvm_regs *regs) must_check;
+int kvm_vcpu_set_regs(int vcpu_fd, const struct kvm_regs *regs) must_check;
+int kvm_vcpu_get_sregs(int vcpu_fd, struct kvm_sregs *sregs) must_check;
+int kvm_vcpu_set_sregs(int vcpu_fd, const struct kvm_sregs *sregs) must_check;
+int kvm_vcpu_get_fpu(int vcpu_fd, struct kvm_fpu *fpu) must_check;
+int kvm_vcpu_set_fpu(int vcpu_fd, const struct kvm_fpu *fpu) must_check;
+int kvm_vcpu_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic) must_check;
+int kvm_vcpu_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic) must_check;
+int kvm_vcpu_set_mp_state(int vcpu_fd, uint32_t state) must_check;
+int kvm_vcpu_get_events(int vcpu_fd, struct kvm_vcpu_events *ev) must_check;
+int kvm_vcpu_set_events(int vcpu_fd, const struct kvm_vcpu_events *ev) must_check;
+/* Enters the guest. 0 or -errno (-EINTR: kicked). */
+int kvm_vcpu_run(int vcpu_fd);
+
+#endif

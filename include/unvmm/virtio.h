@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio.h - what stands behind the one virtio-PCI transport: a struct vdev, software or VF.
+ *
+ * devices/virtio_pci.c owns everything that the guest sees of the function: PCI configuration,
+ * capabilities, common configuration, MSI-X. It keeps the journal (struct vdev below: negotiated
+ * features, status, ring addresses, indexes, vectors) and is its only writer. The vdev is told of
+ * changes by its ops and asked how a queue's doorbell is to be wired. The transport does not know
+ * whether a ring is served by a thread of ours or by a device. Source: virtio 1.2, section 4.1.
+ *
+ *   guest: register write -> policy table -> journal -> op -> software queue or VF
+ *   guest: doorbell       -> eventfd (KVM) or trapped, as vdev_ops.doorbell says
+ *   vdev:  interrupt      -> the queue's eventfd -> irqfd (msix.h) -> guest
+ *
+ * Thread: ops run with the control lock held, on a vcpu or the main thread, and never wait for
+ * a ring. vdev_needs_reset(), vdev_stopped(), vdev_config_changed() and vdev_interrupt() may be
+ * called by any thread, with the lock or without; they leave a note that the transport finds at
+ * the guest's next register access.
+ */
+#ifndef UNVMM_VIRTIO_H
+#define UNVMM_VIRTIO_H
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_pci.h>
+#include <linux/virtio_ring.h>
+
+#include <unvmm/msix.h>
+#include <unvmm/pci.h>
+#include <unvmm/vq.h>
+
+#define VDEV_QUEUES_MAX 64 /* one doorbell page each */
+
+#define VIRTIO_BIT(n) (1ull << (n))
+
+/* What the ring code of every software device can do (vq.h). */
+#define VIRTIO_SOFT_RING_FEATURES                                           \
+	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC) | \
+	 VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX))
+
+/* The journal of one queue. */
+struct vdev_queue {
+	uint16_t size_max; /* as offered */
+	uint16_t size;	   /* as the driver chose it */
+	uint16_t vector;   /* guest's MSI-X vector or MSIX_NO_VECTOR */
+	uint16_t doorbell_offset; /* in-page offset of the doorbell: machine ABI, multiple of 4 */
+	bool enabled;
+	uint64_t desc, driver, device; /* guest addresses of descriptor table, avail and used ring */
+	uint16_t index;	   /* where the rings go on at the next start: 0 after a reset */
+	int irq_fd;	   /* eventfd of this queue's interrupt; -1 while the vector is NO_VECTOR */
+};
+
+/* How a queue's doorbell reaches the vdev. */
+enum doorbell_kind {
+	DOORBELL_TRAP,	  /* exit to user space, ops->kick() */
+	DOORBELL_EVENTFD, /* KVM writes to `fd` */
+};
+
+struct vdev_doorbell {
+	enum doorbell_kind kind;
+	int fd;
+};
+
+struct vdev {
+	struct vm *vm;
+	struct virtio_pci *transport; /* set by virtio_pci_create() */
+	const struct vdev_ops *ops;
+	const char *id;		/* "blk0" */
+	uint16_t device_id;	/* VIRTIO_ID_* */
+	uint32_t class_code;	/* PCI class */
+	uint16_t nqueues;
+	uint16_t config_size;	/* bytes of device configuration */
+	uint64_t offered;	/* features that the guest may accept; VERSION_1 included */
+
+	/* The journal: written by the transport only, read by ops. */
+	uint64_t negotiated;
+	uint8_t status;
+	struct vdev_queue queues[VDEV_QUEUES_MAX];
+};
+
+struct vdev_ops {
+	/* FEATURES_OK is being set: are these acceptable together? NULL: any subset is. */
+	bool (*accept_features)(struct vdev *v, uint64_t features);
+	/*
+	 * DRIVER_OK with the queues that are enabled: take them over at queues[q].index. An error
+	 * becomes NEEDS_RESET.
+	 */
+	int (*start)(struct vdev *v);
+	/*
+	 * Stop using rings, interrupts and guest memory, whatever the state; what is under way is
+	 * cancelled or completed. Calls vdev_stopped() when that is done, at once or later from any
+	 * thread. Until then the guest reads the old status (virtio 1.2, 4.1.4.3.1) and a stop is not
+	 * repeated. Before vdev_stopped() it has put each queue's place into queues[q].index.
+	 */
+	void (*stop)(struct vdev *v);
+	/* Which way for the doorbell of q? Asked at every start. NULL: DOORBELL_TRAP. */
+	void (*doorbell)(struct vdev *v, unsigned int q, struct vdev_doorbell *db);
+	/* A trapped doorbell. */
+	void (*kick)(struct vdev *v, unsigned int q);
+	/* Device configuration; [off, off + len) lies inside config_size; little endian. */
+	void (*config_read)(struct vdev *v, unsigned int off, void *buf, unsigned int len);
+	/* NULL: all fields are read-only. */
+	void (*config_write)(struct vdev *v, unsigned int off, const void *buf, unsigned int len);
+};
+
+/*
+ * Gives a vdev its PCI function. v->vm, ops, id, device_id, class_code, nqueues, config_size,
+ * offered and queues[].size_max are set by the caller, which keeps the memory until
+ * virtio_pci_destroy(). Transport features (VERSION_1, INDIRECT_DESC, EVENT_IDX) are part of
+ * `offered`, because a VF may lack them.
+ */
+int virtio_pci_create(struct vdev *v, struct diag *d) must_check;
+/* The vdev has been stopped. */
+void virtio_pci_destroy(struct vdev *v);
+/*
+ * For device_class.reset, quiesce and resume. They wait until the vdev has stopped, so they take the
+ * control lock themselves; main thread, vcpus parked. -ETIMEDOUT after 10 s.
+ */
+int virtio_pci_reset(struct vdev *v) must_check;
+int virtio_pci_quiesce(struct vdev *v) must_check;
+void virtio_pci_resume(struct vdev *v);
+
+/* State tables of the transport (PCI function, MSI-X, registers, journal). */
+#define VIRTIO_PCI_STATES 4
+void virtio_pci_state(struct vdev *v, struct state_ref *refs);
+
+/* The device met something it cannot go on from: sets NEEDS_RESET and tells the guest. Any thread. */
+void vdev_needs_reset(struct vdev *v, const char *why);
+/* Answer to ops->stop. Any thread. */
+void vdev_stopped(struct vdev *v);
+/* Device configuration changed: new generation, interrupt. Any thread. */
+void vdev_config_changed(struct vdev *v);
+
+static inline bool vdev_has(const struct vdev *v, unsigned int feature)
+{
+	return v->negotiated & VIRTIO_BIT(feature);
+}
+
+/* Interrupts the guest for a queue: one write to its eventfd. The thread that owns the queue. */
+void vdev_interrupt(struct vdev *v, unsigned int q);
+
+#endif

@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chardev.c - the other end of a console: stdio, a file, a UNIX socket, or nothing.
+ * Runs on the thread that holds the control lock; descriptors are watched on the main loop. What is
+ * particular to a terminal is in chardev_tty.c.
+ *
+ * Output of one byte is one write(2) and nothing else, on a descriptor that never blocks. When it
+ * would block, bytes collect in a buffer until the main loop sees that the peer takes more. A full
+ * buffer loses output to a socket at once. stdio is the operator's own, often a pipe to a pager or
+ * to a log collector that is only slow: there the guest waits, as long as the peer takes at least
+ * something every STALL_MS; a peer that does not is left behind until it has emptied the buffer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <unvmm/chardev.h>
+#include <unvmm/log.h>
+#include <unvmm/vm.h>
+
+#include "chardev_internal.h"
+
+#define STALL_MS 1000
+#define CLOSE_MS 1000
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* --- A ring of bytes --- */
+
+static size_t fifo_put(struct chardev_fifo *f, const uint8_t *buf, size_t len)
+{
+	size_t tail = (f->head + f->len) % CHARDEV_BUF, first;
+
+	if (len > CHARDEV_BUF - f->len)
+		len = CHARDEV_BUF - f->len;
+	first = len < CHARDEV_BUF - tail ? len : CHARDEV_BUF - tail;
+	memcpy(f->data + tail, buf, first);
+	memcpy(f->data, buf + first, len - first);
+	f->len += len;
+	return len;
+}
+
+/* The bytes at the head that lie in one piece. */
+static size_t fifo_peek(const struct chardev_fifo *f, const uint8_t **p)
+{
+	*p = f->data + f->head;
+	return f->len < CHARDEV_BUF - f->head ? f->len : CHARDEV_BUF - f->head;
+}
+
+static void fifo_drop(struct chardev_fifo *f, size_t len)
+{
+	f->head = (f->head + len) % CHARDEV_BUF;
+	f->len -= len;
+}
+
+/* --- Output --- */
+
+/* Writes without blocking: bytes taken, 0 if the peer takes none now, or -errno. */
+static ssize_t out_write(struct chardev *c, const uint8_t *buf, size_t len)
+{
+	struct pollfd pfd = { .fd = c->out_fd, .events = POLLOUT };
+	ssize_t n;
+
+	switch (c->out_how) {
+	case OUT_SOCKET:
+		n = send(c->out_fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		break;
+	case OUT_ASK_FIRST:
+		if (poll(&pfd, 1, 0) <= 0)
+			return 0;
+		/* A pipe that is writable takes PIPE_BUF bytes without blocking (pipe(7)). */
+		n = write(c->out_fd, buf, len < PIPE_BUF_SAFE ? len : PIPE_BUF_SAFE);
+		break;
+	default:
+		n = write(c->out_fd, buf, len);
+		break;
+	}
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return n;
+}
+
+static void out_lost(struct chardev *c, size_t n, const char *why)
+{
+	if (n && !c->lost)
+		log_warn("console output is being lost: %s", why);
+	c->lost += n;
+}
+
+/* The peer refuses len bytes, and what is buffered before them. The guest goes on without it. */
+static void out_failed(struct chardev *c, int err, size_t len)
+{
+	out_lost(c, c->out.len + len, strerror(-err));
+	fifo_drop(&c->out, c->out.len);
+	/* A disk may have room again; a reader that is gone does not come back. */
+	if (err != -ENOSPC && err != -EDQUOT && err != -EIO)
+		c->out_fd = -1;
+}
+
+/* Passes on what is buffered, as far as the peer takes it. Returns whether it took something. */
+static bool out_drain(struct chardev *c)
+{
+	bool progress = false;
+	const uint8_t *p;
+	ssize_t n;
+	size_t len;
+
+	while (c->out.len && c->out_fd >= 0) {
+		len = fifo_peek(&c->out, &p);
+		n = out_write(c, p, len);
+		if (n < 0)
+			out_failed(c, (int)n, 0);
+		if (n <= 0)
+			break;
+		fifo_drop(&c->out, (size_t)n);
+		progress = true;
+	}
+	if (!c->out.len)
+		c->stalled = false;
+	return progress;
+}
+
+/* Waits until the peer takes something, for ms at most. */
+static bool out_wait(struct chardev *c, int ms)
+{
+	struct pollfd pfd = { .fd = c->out_fd, .events = POLLOUT };
+	uint64_t end = now_ms() + (uint64_t)ms, now;
+
+	while (c->out_fd >= 0 && (now = now_ms()) < end) {
+		if (poll(&pfd, 1, (int)(end - now)) < 0 && errno != EINTR)
+			break;
+		if (out_drain(c))
+			return true;
+	}
+	return false;
+}
+
+static void out_buffer(struct chardev *c, const uint8_t *buf, size_t len)
+{
+	while (len) {
+		size_t n = c->stalled ? 0 : fifo_put(&c->out, buf, len);
+
+		buf += n;
+		len -= n;
+		if (!len || c->out_fd < 0)
+			break;
+		if (c->stalled || !c->patient || !out_wait(c, STALL_MS)) {
+			c->stalled = true;
+			out_lost(c, len, "the other side does not read it");
+			break;
+		}
+	}
+	/* The main loop watches for room in the peer; handlers there call loop_add() themselves. */
+	if (c->out.len && !c->out_watched)
+		loop_call(&c->vm->main_loop, &c->sync);
+}
+
+void chardev_write(struct chardev *c, const uint8_t *buf, size_t len)
+{
+	if (c->watch)
+		c->watch(c->watch_opaque, buf, len);
+	while (len && !c->out.len && c->out_fd >= 0) {
+		ssize_t n = out_write(c, buf, len);
+
+		if (n < 0) {
+			out_failed(c, (int)n, len);
+			return;
+		}
+		if (!n)
+			break;
+		buf += n;
+		len -= (size_t)n;
+	}
+	if (len && c->out_fd >= 0)
+		out_buffer(c, buf, len);
+}
+
+/* --- Input --- */
+
+static void in_deliver(struct chardev *c)
+{
+	uint8_t chunk[64];
+	const uint8_t *p;
+	size_t n, room;
+
+	if (!c->user.receive)
+		return;
+	while (c->in.len && (room = c->user.room(c->user.dev))) {
+		n = fifo_peek(&c->in, &p);
+		if (n > room)
+			n = room;
+		if (n > sizeof(chunk))
+			n = sizeof(chunk);
+		/* The device may ask for more from inside receive(): let go of the bytes first. */
+		memcpy(chunk, p, n);
+		fifo_drop(&c->in, n);
+		c->user.receive(c->user.dev, chunk, n);
+	}
+}
+
+/*
+ * A terminal is always read, so that Ctrl-A x ends a guest that takes no input; what then does not
+ * fit is lost. Everything else is read when the guest has taken what was read before.
+ */
+static bool in_wanted(const struct chardev *c)
+{
+	return c->in_fd >= 0 && !c->in_paused && (c->tty || !c->in.len);
+}
+
+static void in_eof(struct chardev *c);
+
+/* The main loop saw in_fd readable. One read per turn: the watch is level-triggered. */
+static void in_ready(struct loop_fd *lf, uint32_t revents)
+{
+	struct chardev *c = container_of(lf, struct chardev, in_watch);
+	uint8_t buf[4096];
+	ssize_t n;
+
+	(void)revents;
+	vm_lock(c->vm);
+	if (c->tty && !tty_foreground(c->in_fd)) {
+		/* The keys belong to the shell, and a read would stop us. See chardev_continue(). */
+		c->in_paused = true;
+		n = 0;
+	} else {
+		n = read(c->in_fd, buf, sizeof(buf));
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			n = 0;
+		else if (n <= 0)
+			in_eof(c);
+	}
+	if (n > 0) {
+		if (c->tty)
+			n = (ssize_t)tty_keys(c, buf, (size_t)n);
+		(void)fifo_put(&c->in, buf, (size_t)n);
+		in_deliver(c);
+	}
+	chardev_sync(c);
+	vm_unlock(c->vm);
+}
+
+void chardev_poll_input(struct chardev *c)
+{
+	in_deliver(c);
+	if (in_wanted(c) && !c->in_watched)
+		loop_call(&c->vm->main_loop, &c->sync);
+}
+
+int chardev_inject(struct chardev *c, const uint8_t *buf, size_t len)
+{
+	if (len > CHARDEV_BUF - c->in.len)
+		return -ENOSPC;
+	(void)fifo_put(&c->in, buf, len);
+	/* Not delivered from here: the caller may stand inside a write of the device itself. */
+	loop_call(&c->vm->main_loop, &c->sync);
+	return 0;
+}
+
+/* --- UNIX socket --- */
+
+static void client_gone(struct chardev *c)
+{
+	/* In this order: a watch ends before its descriptor is closed. */
+	loop_del(&c->in_watch);
+	loop_del(&c->out_watch);
+	c->in_watched = c->out_watched = false;
+	close(c->in_fd);
+	c->in_fd = c->out_fd = -1;
+	fifo_drop(&c->out, c->out.len);
+	c->stalled = false;
+}
+
+static void in_eof(struct chardev *c)
+{
+	if (c->listen_fd >= 0) {
+		client_gone(c);
+		return;
+	}
+	loop_del(&c->in_watch);
+	c->in_watched = false;
+	c->in_fd = -1; /* descriptor 0 stays open: it is not ours */
+}
+
+static void listen_ready(struct loop_fd *lf, uint32_t revents)
+{
+	struct chardev *c = container_of(lf, struct chardev, listen_watch);
+	int fd;
+
+	(void)revents;
+	vm_lock(c->vm);
+	fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		c->in_fd = c->out_fd = fd;
+	chardev_sync(c);
+	vm_unlock(c->vm);
+}
+
+/* --- Watches --- */
+
+static void out_ready(struct loop_fd *lf, uint32_t revents)
+{
+	struct chardev *c = container_of(lf, struct chardev, out_watch);
+
+	(void)revents;
+	vm_lock(c->vm);
+	out_drain(c);
+	chardev_sync(c);
+	vm_unlock(c->vm);
+}
+
+static void watch_set(struct chardev *c, struct loop_fd *lf, bool *on, bool want, int fd,
+		      uint32_t events, void (*ready)(struct loop_fd *, uint32_t))
+{
+	if (want == *on)
+		return;
+	if (!want) {
+		loop_del(lf);
+		*on = false;
+		return;
+	}
+	if (loop_add(&c->vm->main_loop, lf, fd, events, ready) == 0)
+		*on = true;
+	else
+		log_error("the console's descriptor cannot be watched");
+}
+
+void chardev_sync(struct chardev *c)
+{
+	watch_set(c, &c->in_watch, &c->in_watched, in_wanted(c), c->in_fd, POLLIN, in_ready);
+	watch_set(c, &c->out_watch, &c->out_watched, c->out.len && c->out_fd >= 0, c->out_fd,
+		  POLLOUT, out_ready);
+	/* One client at a time: the next one waits in the backlog. */
+	watch_set(c, &c->listen_watch, &c->listen_watched, c->listen_fd >= 0 && c->in_fd < 0,
+		  c->listen_fd, POLLIN, listen_ready);
+}
+
+static void sync_work(struct loop_work *w)
+{
+	struct chardev *c = container_of(w, struct chardev, sync);
+
+	vm_lock(c->vm);
+	in_deliver(c);
+	chardev_sync(c);
+	vm_unlock(c->vm);
+}
+
+/* --- Opening --- */
+
+/*
+ * A descriptor for stdout that never blocks. O_NONBLOCK belongs to the open file description, which
+ * the shell and other processes share, so it is never set there: a pipe or terminal is opened anew
+ * through /proc, a socket has MSG_DONTWAIT, a regular file does not wait for a peer. What cannot be
+ * opened anew (another user's terminal) is asked by poll(2) before each write.
+ */
+static void open_stdout(struct chardev *c)
+{
+	struct stat st;
+	int fd;
+
+	if (fstat(STDOUT_FILENO, &st) < 0)
+		return; /* closed: as "none" */
+	c->out_fd = STDOUT_FILENO;
+	c->patient = true;
+	if (S_ISSOCK(st.st_mode)) {
+		c->out_how = OUT_SOCKET;
+	} else if (S_ISFIFO(st.st_mode) || isatty(STDOUT_FILENO)) {
+		fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		if (fd >= 0)
+			c->out_fd = c->own_fd = fd;
+		else
+			c->out_how = OUT_ASK_FIRST;
+	}
+}
+
+static int open_stdio(struct chardev *c, struct diag *d)
+{
+	open_stdout(c);
+	if (fcntl(STDIN_FILENO, F_GETFD) < 0)
+		return 0;
+	c->in_fd = STDIN_FILENO;
+	if (!isatty(STDIN_FILENO))
+		return 0;
+	return tty_open(c, d);
+}
+
+static int open_file(struct chardev *c, const char *path, struct diag *d)
+{
+	/* O_NONBLOCK: a FIFO without a reader is an error, not a hang. */
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return diag_errno(d, -errno, "console \"file:%s\"", path);
+	c->out_fd = c->own_fd = fd;
+	return 0;
+}
+
+/* Removes the socket at addr if nobody listens there any more. */
+static int remove_stale(const struct sockaddr_un *addr, struct diag *d)
+{
+	struct stat st;
+	int fd, ret;
+
+	if (lstat(addr->sun_path, &st) < 0)
+		return 0;
+	if (!S_ISSOCK(st.st_mode))
+		return diag_set(d, -EEXIST,
+				"console \"unix:%s\": something that is no socket is there; remove it "
+				"or choose another path",
+				addr->sun_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return diag_errno(d, -errno, "console \"unix:%s\"", addr->sun_path);
+	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
+	ret = ret < 0 ? -errno : 0;
+	close(fd);
+	if (ret != -ECONNREFUSED)
+		return diag_set(d, -EADDRINUSE,
+				"console \"unix:%s\": another process listens there; choose another "
+				"path",
+				addr->sun_path);
+	(void)unlink(addr->sun_path); /* if it fails, so does bind(), and says why */
+	return 0;
+}
+
+static int open_unix(struct chardev *c, const char *path, struct diag *d)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd, ret;
+
+	if (!*path || strlen(path) >= sizeof(addr.sun_path))
+		return diag_set(d, -EINVAL,
+				"console \"unix:%s\": the path must have 1 to %zu characters", path,
+				sizeof(addr.sun_path) - 1);
+	memcpy(addr.sun_path, path, strlen(path));
+	ret = remove_stale(&addr, d);
+	if (ret)
+		return ret;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return diag_errno(d, -errno, "console \"unix:%s\"", path);
+	/* bind() gives the file the mode of the socket's inode: it is 0600 from its first moment. */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	    listen(fd, 1) < 0 || lstat(path, &c->socket_stat) < 0) {
+		ret = diag_errno(d, -errno, "console \"unix:%s\"", path);
+		close(fd);
+		return ret;
+	}
+	c->socket_path = strdup(path);
+	c->listen_fd = fd;
+	c->out_how = OUT_SOCKET;
+	return c->socket_path ? 0 : diag_set(d, -ENOMEM, "no memory for the console");
+}
+
+static int open_spec(struct chardev *c, const char *spec, struct diag *d)
+{
+	if (strcmp(spec, "none") == 0)
+		return 0;
+	if (strcmp(spec, "stdio") == 0)
+		return open_stdio(c, d);
+	if (strncmp(spec, "file:", 5) == 0)
+		return open_file(c, spec + 5, d);
+	if (strncmp(spec, "unix:", 5) == 0)
+		return open_unix(c, spec + 5, d);
+	return diag_set(d, -EINVAL,
+			"console \"%s\": must be \"stdio\", \"file:PATH\", \"unix:PATH\" or \"none\"",
+			spec);
+}
+
+struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d)
+{
+	struct chardev *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		diag_set(d, -ENOMEM, "no memory for the console");
+		return NULL;
+	}
+	c->vm = vm;
+	c->in_fd = c->out_fd = c->own_fd = c->listen_fd = -1;
+	c->sync.fn = sync_work;
+	if (open_spec(c, spec, d)) {
+		chardev_close(c);
+		return NULL;
+	}
+	chardev_sync(c);
+	return c;
+}
+
+void chardev_close(struct chardev *c)
+{
+	struct stat st;
+
+	if (!c)
+		return;
+	while (c->out.len && out_wait(c, CLOSE_MS))
+		;
+	out_lost(c, c->out.len, "the other side does not read it");
+	if (c->lost)
+		log_warn("%llu bytes of console output were lost", (unsigned long long)c->lost);
+	loop_del(&c->in_watch);
+	loop_del(&c->out_watch);
+	loop_del(&c->listen_watch);
+	tty_close(c);
+	if (c->listen_fd >= 0) {
+		if (c->in_fd >= 0)
+			close(c->in_fd);
+		close(c->listen_fd);
+		/* Only our own: by now another process may have put one of its own there. */
+		if (c->socket_path && lstat(c->socket_path, &st) == 0 &&
+		    st.st_ino == c->socket_stat.st_ino && st.st_dev == c->socket_stat.st_dev)
+			(void)unlink(c->socket_path);
+	}
+	if (c->own_fd >= 0)
+		close(c->own_fd);
+	free(c->socket_path);
+	free(c);
+}
+
+void chardev_attach(struct chardev *c, const struct chardev_user *user)
+{
+	c->user = *user;
+}
+
+void chardev_watch(struct chardev *c, chardev_watch_fn fn, void *opaque)
+{
+	c->watch = fn;
+	c->watch_opaque = opaque;
+}

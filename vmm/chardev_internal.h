@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chardev_internal.h - struct chardev, shared by chardev.c and chardev_tty.c alone.
+ * Thread: control lock held; watches belong to the main loop.
+ */
+#ifndef UNVMM_CHARDEV_INTERNAL_H
+#define UNVMM_CHARDEV_INTERNAL_H
+
+#include <sys/stat.h>
+#include <termios.h>
+
+#include <unvmm/chardev.h>
+#include <unvmm/loop.h>
+
+#define CHARDEV_BUF   65536u
+#define PIPE_BUF_SAFE 4096u
+
+struct chardev_fifo {
+	size_t head, len;
+	uint8_t data[CHARDEV_BUF]; /* its pages are touched only when used */
+};
+
+enum out_how {
+	OUT_WRITE,     /* write(2) does not block */
+	OUT_SOCKET,    /* send(2) with MSG_DONTWAIT */
+	OUT_ASK_FIRST, /* poll(2), then a short write(2) */
+};
+
+struct chardev {
+	struct vm *vm;
+	struct chardev_user user;
+	chardev_watch_fn watch;
+	void *watch_opaque;
+
+	int in_fd, out_fd; /* -1: none, or not any more */
+	int own_fd;	   /* out_fd, if it is to be closed */
+	int listen_fd;
+	enum out_how out_how;
+	bool patient; /* a full buffer makes the guest wait */
+	bool stalled; /* the peer took nothing for STALL_MS: output is dropped until it is empty */
+	uint64_t lost;
+
+	struct loop_work sync; /* chardev_sync() on the main loop */
+	struct loop_fd in_watch, out_watch, listen_watch;
+	bool in_watched, out_watched, listen_watched;
+
+	char *socket_path; /* owned */
+	struct stat socket_stat;
+
+	bool tty;	/* stdin is a terminal */
+	bool in_paused; /* we are in the background: the keys are not for us */
+	bool raw;	/* we changed the terminal; old_modes gives it back */
+	bool escape;	/* the last key was Ctrl-A */
+	struct termios old_modes;
+
+	struct chardev_fifo in, out;
+};
+
+/* Watches what is wanted now. On the main loop's thread. */
+void chardev_sync(struct chardev *c);
+
+/* chardev_tty.c */
+int tty_open(struct chardev *c, struct diag *d) must_check;
+void tty_close(struct chardev *c);
+bool tty_foreground(int fd) must_check;
+/* Handles Ctrl-A sequences; leaves in buf what is for the guest and returns its length. */
+size_t tty_keys(struct chardev *c, uint8_t *buf, size_t len);
+
+#endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chardev_tty.c - the console on a terminal: raw mode while we are in the foreground, the Ctrl-A
+ * keys, and giving the terminal back. Thread: control lock held.
+ *
+ * Ctrl-A is special only on a terminal, so that what is piped in reaches the guest unchanged. In
+ * the background the terminal is left alone: neither read nor set, both would stop the process.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <unvmm/vm.h>
+
+#include "chardev_internal.h"
+
+#define CTRL_A 0x01
+
+bool tty_foreground(int fd)
+{
+	pid_t pgrp = tcgetpgrp(fd);
+
+	/* ENOTTY: a terminal that is not our controlling one has no job control for us. */
+	return pgrp < 0 || pgrp == getpgrp();
+}
+
+static int tty_raw(struct chardev *c)
+{
+	struct termios raw;
+
+	/* Once only: a second time they might be our own. */
+	if (!c->raw && tcgetattr(STDIN_FILENO, &c->old_modes) < 0)
+		return -errno;
+	raw = c->old_modes;
+	cfmakeraw(&raw);
+	/* Output processing stays on: log lines on stderr end in a bare newline. */
+	raw.c_oflag |= c->old_modes.c_oflag & OPOST;
+	if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) < 0)
+		return -errno;
+	c->raw = true;
+	return 0;
+}
+
+int tty_open(struct chardev *c, struct diag *d)
+{
+	int ret;
+
+	c->tty = true;
+	if (!tty_foreground(STDIN_FILENO)) {
+		c->in_paused = true;
+		return 0;
+	}
+	ret = tty_raw(c);
+	return ret ? diag_errno(d, ret, "console \"stdio\": the terminal's modes") : 0;
+}
+
+void tty_close(struct chardev *c)
+{
+	/* In the background the shell has set its own modes since. */
+	if (c->raw && tty_foreground(STDIN_FILENO))
+		(void)tcsetattr(STDIN_FILENO, TCSADRAIN, &c->old_modes);
+	c->raw = false;
+}
+
+void chardev_continue(struct chardev *c)
+{
+	if (!c->tty || !tty_foreground(STDIN_FILENO))
+		return;
+	/* The shell has put its own modes back while we were stopped: ours are set again. */
+	(void)tty_raw(c);
+	c->in_paused = false;
+	chardev_sync(c);
+}
+
+bool chardev_saved_terminal(const struct chardev *c, int *fd, struct termios *modes)
+{
+	*fd = STDIN_FILENO;
+	*modes = c->old_modes;
+	return c->raw;
+}
+
+static void tty_help(void)
+{
+	static const char text[] = "\r\nCtrl-A x       ends the machine\r\n"
+				   "Ctrl-A Ctrl-A  sends Ctrl-A to the guest\r\n"
+				   "Ctrl-A h       shows this\r\n";
+
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		return; /* nobody to help */
+}
+
+size_t tty_keys(struct chardev *c, uint8_t *buf, size_t len)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (!c->escape) {
+			if (buf[i] == CTRL_A)
+				c->escape = true;
+			else
+				buf[n++] = buf[i];
+			continue;
+		}
+		c->escape = false;
+		if (buf[i] == CTRL_A)
+			buf[n++] = CTRL_A;
+		else if (buf[i] == 'x' || buf[i] == 'X')
+			vm_request(c->vm, VM_EVENT_QUIT, 0);
+		else if (buf[i] == 'h' || buf[i] == '?')
+			tty_help();
+	}
+	return n;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cmd.h - the subcommands (cmd_*.c) and the exit statuses they share. Main thread.
+ */
+#ifndef UNVMM_VMM_CMD_H
+#define UNVMM_VMM_CMD_H
+
+/* Exit statuses of design.md, section 1. */
+enum {
+	EXIT_GUEST_FAILED = 1, /* reset with on_reboot = "exit", panic, --expect not seen */
+	EXIT_USAGE = 2,	       /* wrong usage, configuration or host error */
+	EXIT_TIMEOUT = 124,    /* --timeout passed */
+};
+
+/* argv[0] is the subcommand's name. Returns the exit status. */
+int cmd_run(int argc, char **argv);
+
+#endif

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vcpu.c - one thread per virtual CPU: waits until it may run, enters the guest, and hands what
+ * the guest trapped on to the buses. Parking and resets are asked for by main.
+ */
+#include <unvmm/boot.h>
+#include <unvmm/log.h>
+#include <unvmm/platform.h>
+#include <unvmm/vcpu.h>
+#include <unvmm/vm.h>
+
+#include "cpuid.h"
+#include "vcpu_state.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define PARK_TIMEOUT_S 10
+
+/* Any signal with a handler makes KVM_RUN return; this one means nothing else. */
+#define KICK_SIGNAL SIGRTMIN
+
+static void kicked(int sig)
+{
+	(void)sig;
+}
+
+/* --- exits ---------------------------------------------------------------------------------- */
+
+static void exit_io(struct vcpu *c)
+{
+	struct kvm_run *run = c->run;
+	uint8_t *p = (uint8_t *)run + run->io.data_offset;
+
+	for (uint32_t i = 0; i < run->io.count; i++, p += run->io.size) {
+		uint64_t value = 0;
+
+		if (run->io.direction == KVM_EXIT_IO_OUT) {
+			memcpy(&value, p, run->io.size);
+			bus_write(&c->vm->pio, run->io.port, run->io.size, value);
+		} else {
+			value = bus_read(&c->vm->pio, run->io.port, run->io.size);
+			memcpy(p, &value, run->io.size);
+		}
+	}
+}
+
+static void exit_mmio(struct vcpu *c)
+{
+	struct kvm_run *run = c->run;
+	uint64_t value = 0;
+
+	if (run->mmio.is_write) {
+		memcpy(&value, run->mmio.data, run->mmio.len);
+		bus_write(&c->vm->mmio, run->mmio.phys_addr, run->mmio.len, value);
+	} else {
+		value = bus_read(&c->vm->mmio, run->mmio.phys_addr, run->mmio.len);
+		memcpy(run->mmio.data, &value, run->mmio.len);
+	}
+}
+
+/* KVM could not go on. Says where, with the bytes of the instruction if KVM gave them. */
+static void exit_failed(struct vcpu *c)
+{
+	struct kvm_run *run = c->run;
+	struct kvm_regs regs = { 0 };
+	char code[3 * 16 + 1] = "";
+
+	if (kvm_vcpu_get_regs(c->fd, &regs) < 0)
+		regs.rip = 0;
+	if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR &&
+	    run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION && run->internal.ndata >= 1 &&
+	    (run->emulation_failure.flags &
+	     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
+		unsigned int n = run->emulation_failure.insn_size;
+
+		for (unsigned int i = 0; i < n && i < 15; i++)
+			snprintf(code + 3 * i, 4, " %02x", run->emulation_failure.insn_bytes[i]);
+	}
+	switch (run->exit_reason) {
+	case KVM_EXIT_INTERNAL_ERROR:
+		vm_fail(c->vm,
+			"vcpu %u: KVM internal error %u at rip 0x%llx%s%s: the guest executed what "
+			"this host's KVM cannot",
+			c->id, run->internal.suberror, regs.rip, code[0] ? ", instruction" : "",
+			code);
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		vm_fail(c->vm, "vcpu %u: the processor refused to enter the guest (reason 0x%llx)",
+			c->id, run->fail_entry.hardware_entry_failure_reason);
+		break;
+	default:
+		vm_fail(c->vm, "vcpu %u: KVM exit %u, which unvmm does not know, at rip 0x%llx",
+			c->id, run->exit_reason, regs.rip);
+	}
+}
+
+static void handle_exit(struct vcpu *c)
+{
+	vm_lock(c->vm);
+	switch (c->run->exit_reason) {
+	case KVM_EXIT_IO:
+		exit_io(c);
+		break;
+	case KVM_EXIT_MMIO:
+		exit_mmio(c);
+		break;
+	case KVM_EXIT_SHUTDOWN: /* triple fault: a reset on a PC */
+		vm_request(c->vm, VM_EVENT_REBOOT, 0);
+		break;
+	case KVM_EXIT_INTR:
+		break;
+	default:
+		exit_failed(c);
+	}
+	vm_unlock(c->vm);
+}
+
+/* --- the thread ----------------------------------------------------------------------------- */
+
+/* Waits until the set runs; false when the thread shall end. */
+static bool wait_until_wanted(struct vcpu *c)
+{
+	struct vcpu_set *s = c->set;
+	bool go;
+
+	pthread_mutex_lock(&s->park_lock);
+	c->state = VCPU_PARKED;
+	pthread_cond_broadcast(&s->changed);
+	while (!s->run_wanted && !s->stop_wanted)
+		pthread_cond_wait(&s->changed, &s->park_lock);
+	go = !s->stop_wanted;
+	c->state = go ? VCPU_RUNNING : VCPU_STOPPED;
+	if (go)
+		c->run->immediate_exit = 0;
+	pthread_mutex_unlock(&s->park_lock);
+	return go;
+}
+
+/*
+ * Runs the guest until the vcpu is wanted out. An access that was being handled when the kick came
+ * is completed by the KVM_RUN that then returns -EINTR, so a parked vcpu has no half instruction.
+ */
+static void run_guest(struct vcpu *c)
+{
+	for (;;) {
+		int r = kvm_vcpu_run(c->fd);
+
+		if (r == -EINTR || r == -EAGAIN) {
+			if (!__atomic_load_n(&c->set->run_wanted, __ATOMIC_ACQUIRE))
+				return;
+			continue;
+		}
+		__atomic_store_n(&c->exits, c->exits + 1, __ATOMIC_RELAXED);
+		if (r < 0) {
+			vm_lock(c->vm);
+			vm_fail(c->vm, "vcpu %u: KVM cannot run the guest: %s", c->id, strerror(-r));
+			vm_unlock(c->vm);
+			continue;
+		}
+		handle_exit(c);
+	}
+}
+
+static void *vcpu_thread(void *arg)
+{
+	struct vcpu *c = arg;
+
+	while (wait_until_wanted(c))
+		run_guest(c);
+	return NULL;
+}
+
+/* --- the set -------------------------------------------------------------------------------- */
+
+static int vcpu_create(struct vcpu *c, struct kvm_cpuid2 *cpuid, struct diag *d)
+{
+	struct kvm *k = &c->vm->kvm;
+	int err;
+
+	c->fd = kvm_create_vcpu(k, c->id, &c->run, d);
+	if (c->fd < 0)
+		return c->fd;
+	cpuid_set_vcpu(cpuid, c->id);
+	err = kvm_vcpu_set_cpuid(c->fd, cpuid);
+	if (err)
+		return diag_errno(d, err, "KVM refuses the CPUID of vcpu %u", c->id);
+	return vcpu_state_power_on(c, d);
+}
+
+int vcpus_create(struct vcpu_set *s, struct vm *vm, unsigned int n, struct diag *d)
+{
+	struct kvm_cpuid2 *cpuid;
+	int err = 0;
+
+	*s = (struct vcpu_set){ 0 };
+	pthread_mutex_init(&s->park_lock, NULL);
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	if (n > vm->kvm.max_vcpus)
+		return diag_set(d, -EINVAL, "vcpus: this host's KVM allows %u, not %u",
+				vm->kvm.max_vcpus, n);
+	s->cpus = calloc(n, sizeof(*s->cpus));
+	if (!s->cpus || cpuid_build(&vm->kvm, n, &cpuid))
+		return diag_set(d, -ENOMEM, "out of memory for %u vcpus", n);
+	for (unsigned int i = 0; i < n && !err; i++) {
+		s->cpus[i] = (struct vcpu){ .vm = vm, .id = i, .fd = -1, .set = s };
+		err = vcpu_create(&s->cpus[i], cpuid, d);
+		s->n = i + 1;
+	}
+	free(cpuid);
+	return err;
+}
+
+int vcpus_reset(struct vcpu_set *s, const struct boot_entry *entry, struct diag *d)
+{
+	for (unsigned int i = 0; i < s->n; i++) {
+		int err = vcpu_state_reset(&s->cpus[i], entry, d);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int vcpus_start(struct vcpu_set *s, struct diag *d)
+{
+	struct sigaction sa = { .sa_handler = kicked }; /* no SA_RESTART: KVM_RUN must return */
+	sigset_t all, old;
+
+	sigaction(KICK_SIGNAL, &sa, NULL);
+	for (unsigned int i = 0; i < s->n; i++) {
+		struct vcpu *c = &s->cpus[i];
+		char name[16];
+		int err;
+
+		/* Only the kick reaches a vcpu thread: everything else is main's. */
+		sigfillset(&all);
+		sigdelset(&all, KICK_SIGNAL);
+		pthread_sigmask(SIG_SETMASK, &all, &old);
+		err = -pthread_create(&c->thread, NULL, vcpu_thread, c);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		if (err)
+			return diag_errno(d, err, "cannot start the thread of vcpu %u", i);
+		c->thread_started = true;
+		snprintf(name, sizeof(name), "vcpu%u", i);
+		pthread_setname_np(c->thread, name);
+	}
+	return 0;
+}
+
+void vcpus_unpark(struct vcpu_set *s)
+{
+	pthread_mutex_lock(&s->park_lock);
+	__atomic_store_n(&s->run_wanted, true, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->park_lock);
+}
+
+/* park_lock held: no vcpu can be between clearing immediate_exit and believing run_wanted. */
+static void kick_all(struct vcpu_set *s)
+{
+	for (unsigned int i = 0; i < s->n; i++) {
+		struct vcpu *c = &s->cpus[i];
+
+		if (!c->thread_started || c->state != VCPU_RUNNING)
+			continue;
+		c->run->immediate_exit = 1;
+		if (!pthread_equal(c->thread, pthread_self()))
+			pthread_kill(c->thread, KICK_SIGNAL);
+	}
+}
+
+void vcpus_request_park(struct vcpu_set *s)
+{
+	pthread_mutex_lock(&s->park_lock);
+	__atomic_store_n(&s->run_wanted, false, __ATOMIC_RELEASE);
+	kick_all(s);
+	pthread_mutex_unlock(&s->park_lock);
+}
+
+static bool any_running(const struct vcpu_set *s)
+{
+	for (unsigned int i = 0; i < s->n; i++)
+		if (s->cpus[i].state == VCPU_RUNNING)
+			return true;
+	return false;
+}
+
+int vcpus_park(struct vcpu_set *s)
+{
+	struct timespec deadline;
+	int err = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += PARK_TIMEOUT_S;
+	vcpus_request_park(s);
+	pthread_mutex_lock(&s->park_lock);
+	while (any_running(s) && !err)
+		err = -pthread_cond_timedwait(&s->changed, &s->park_lock, &deadline);
+	pthread_mutex_unlock(&s->park_lock);
+	return err;
+}
+
+void vcpus_destroy(struct vcpu_set *s)
+{
+	if (!s->cpus)
+		return;
+	vcpus_request_park(s);
+	pthread_mutex_lock(&s->park_lock);
+	s->stop_wanted = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->park_lock);
+	for (unsigned int i = 0; i < s->n; i++) {
+		struct vcpu *c = &s->cpus[i];
+
+		if (c->thread_started)
+			pthread_join(c->thread, NULL);
+		if (c->fd >= 0)
+			kvm_destroy_vcpu(&c->vm->kvm, c->fd, c->run);
+		free(c->power_on);
+	}
+	free(s->cpus);
+	pthread_mutex_destroy(&s->park_lock);
+	pthread_cond_destroy(&s->changed);
+	*s = (struct vcpu_set){ 0 };
+}
