@@ -1,28 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 # unvmm: builds into build/, tests it, measures it. `make help` lists the targets.
 #
-#   make [CC=clang] [SAN=address|thread]    SAN builds live in a folder of their own.
+#   make [CC=clang] [SAN=address|thread] [FUZZER=1] [PLANT=1]
+#
+# FUZZER=1 (with CC=clang) builds the fuzz targets on libFuzzer; PLANT=1 compiles the planted bugs
+# in that they must find. Each variant lives in a folder of its own below build/.
 
 CC	?= gcc
 ifeq ($(origin CC),default)
 CC	:= gcc
 endif
 SAN	?=
-B	:= build$(if $(SAN),/$(SAN))$(if $(filter clang%,$(notdir $(CC))),/clang)
+B	:= build$(if $(SAN),/$(SAN))$(if $(FUZZER),/fuzzer)$(if $(PLANT),/plant)$(if \
+	$(filter clang%,$(notdir $(CC))),/clang)
 PREFIX	?= /usr/local
 DESTDIR	?=
 VERSION	:= 0.1
 
 WARN	:= -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2
 HARDEN	:= -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
-CPPFLAGS += -D_GNU_SOURCE -Iinclude -I$(B)/gen -DUNVMM_VERSION='"$(VERSION)"'
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -I$(B)/gen -DUNVMM_VERSION='"$(VERSION)"' \
+	$(if $(PLANT),-DFUZZ_PLANT)
 CFLAGS	?= -O2 -g
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
 LDFLAGS	+= -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 # liburing statically: Debian 12's shared one does not export the calls that restrict a ring.
 LIBS	:= -lfdt -l:liburing.a -lconfig -lpthread
 ifeq ($(SAN),address)
-SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	-fno-omit-frame-pointer $(if $(FUZZER),-fsanitize=fuzzer-no-link)
 else ifeq ($(SAN),thread)
 SANFLAGS := -fsanitize=thread
 endif
@@ -36,7 +42,7 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT	:= $(UNIT_SRC:tests/unit/%.c=$(B)/tests/%)
 TESTLIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
-FUZZ	:= $(FUZZ_SRC:tests/fuzz/%.c=%)
+FUZZ	:= $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
 
 .PHONY: all
 all: $(B)/unvmm guests
@@ -60,7 +66,7 @@ $(B)/%.o: %.c
 $(B)/devices/acpi.o: $(B)/gen/dsdt.h
 $(B)/gen/dsdt.h: devices/dsdt.asl include/unvmm/platform.h
 	@mkdir -p $(@D)
-	$(CPP) -P -x assembler-with-cpp -Iinclude $< -o $(B)/gen/dsdt.i.asl
+	$(CC) -E -P -x assembler-with-cpp -Iinclude $< -o $(B)/gen/dsdt.i.asl
 	iasl -tc -va -p $(B)/gen/dsdt $(B)/gen/dsdt.i.asl > $(B)/gen/iasl.log 2>&1 || \
 		{ cat $(B)/gen/iasl.log; false; }
 	mv $(B)/gen/dsdt.hex $@
@@ -81,7 +87,36 @@ $(B)/tests/lib/%.o: CPPFLAGS += -Itests/lib -Ivmm -Idevices
 .PHONY: unit
 unit: $(UNIT)
 
--include tests/check.mk
+# A fuzz target with a main that replays files, or on libFuzzer.
+$(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(TESTLIB_OBJ) $(B)/libunvmm.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
+		$(if $(FUZZER),-fsanitize=fuzzer,tests/fuzz/replay.c) $(TESTLIB_OBJ) \
+		$(B)/libunvmm.a -lcmocka $(LIBS)
+
+.PHONY: fuzz-targets
+fuzz-targets: $(FUZZ)
+
+.PHONY: check-quick check check-full
+check-quick check check-full: all
+	tests/check $(@:check-%=%)
+
+FUZZ_SECONDS ?= 30
+.PHONY: fuzz
+fuzz:
+	tests/fuzz/run $(FUZZ_SECONDS)
+
+.PHONY: format-check format
+format-check:
+	tests/check-format
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+.PHONY: deps
+deps:
+	./bootstrap deps
+
+-include tests/bench/bench.mk
 
 ## make               build unvmm and the micro-guests
 ## make check-quick   units, layers, headers, golden files, corpora (two minutes)

@@ -39,7 +39,6 @@ struct blk_req {
 	struct blk_io io;
 	struct virtio_blk *blk;
 	struct blk_req *next; /* in the free list */
-	bool busy;
 	uint16_t queue, head;
 	uint64_t data_in; /* device-writable bytes before the status byte */
 	uint8_t *status;  /* where the status byte goes */
@@ -137,7 +136,6 @@ static struct blk_req *req_get(struct virtio_blk *blk, unsigned int q, struct vq
 	memcpy(r->gpa, c->gpa, n * sizeof(*r->gpa));
 	c->iov = r->iov;
 	c->gpa = r->gpa;
-	r->busy = true;
 	r->queue = (uint16_t)q;
 	r->head = c->head;
 	memset(&r->io, 0, sizeof(r->io));
@@ -150,7 +148,6 @@ static void req_put(struct blk_req *r)
 
 	if (r->cap > BLK_KEEP_IOV)
 		req_drop_iov(r);
-	r->busy = false;
 	r->next = pool->free;
 	pool->free = r;
 }

@@ -142,15 +142,21 @@ static unsigned int sweep_reap(struct sweep *s, unsigned int qi)
 	return n;
 }
 
+/* Descriptors for the longest chain that blk_send() may make. */
+static bool has_room(const struct vq *q)
+{
+	unsigned int need = q->indirect ? 1 : BLK_SEGS_MAX;
+
+	return q->nfree >= (need < q->size ? need : q->size);
+}
+
 /* Fills a queue up to the depth. False when the sweep has nothing more to give. */
 static bool sweep_fill(struct sweep *s, unsigned int qi)
 {
 	struct blk_req *r;
 	bool more = true;
 
-	/* Descriptors for the longest chain that blk_send() makes must be there: 4 + 2. */
-	while ((blk.q[qi].vq.nfree >= 6 || blk.q[qi].vq.indirect) && blk.q[qi].vq.nfree &&
-	       (r = blk_get(&blk, qi))) {
+	while (has_room(&blk.q[qi].vq) && (r = blk_get(&blk, qi))) {
 		uint64_t sector;
 		uint32_t count;
 
@@ -336,8 +342,9 @@ static void check_framing(void)
 	uint64_t at = (uintptr_t)page, len = sizeof(*hdr) + BLK_SECTOR;
 	uint32_t used;
 	struct vq_seg write[] = { { at, (uint32_t)len, false }, { at + len, 1, true } };
-	struct vq_seg read[] = { { at, 5, false },	 { at + 5, 11, false },
-				 { at + 16, 1, true },	 { at + 17, 302, true },
+	struct vq_seg read[] = { { at, 5, false },
+				 { at + 5, 11, false },
+				 { at + 16, 303, true },
 				 { at + 319, 210, true } };
 
 	test_group("framing");
@@ -352,7 +359,7 @@ static void check_framing(void)
 	memset(data, 0, BLK_SECTOR);
 	*status = 0xff;
 	test_check(blk_raw(&blk, read, ARRAY_SIZE(read), &used) && !*(volatile uint8_t *)status,
-		   "header in two, data and status in three descriptors: status %u", *status);
+		   "header, and data with status, in two descriptors each: status %u", *status);
 	test_check(used == BLK_SECTOR + 1, "used length %u", used);
 	pattern_ok(data, 1, BLK_SECTOR, 9);
 }
@@ -399,7 +406,9 @@ static void bench(const struct boot_info *boot, bool write)
 				blk_put(&blk, qi, r);
 				done++;
 			}
-			while (sent < count && blk.q[qi].vq.nfree >= 3 && (r = blk_get(&blk, qi))) {
+			while (sent < count && has_room(&blk.q[qi].vq) && (r = blk_get(&blk, qi))) {
+				if (write && !r->data[0])
+					memset(r->data, 0x5a, bs);
 				if (!blk_send(&blk, qi, r, type,
 					      rnd_below(&rnd, slots) * (bs / BLK_SECTOR),
 					      (uint32_t)bs))

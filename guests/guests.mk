@@ -19,7 +19,7 @@ $(G)/virtio.elf: $(G)/virtio_rings.o
 GUEST_CFLAGS := -std=gnu11 -O2 -g $(WARN) -D_GNU_SOURCE -Iinclude -ffreestanding -fno-builtin \
 	-fno-pic -fno-pie -mcmodel=small -mno-red-zone -mgeneral-regs-only -fno-stack-protector \
 	-fno-asynchronous-unwind-tables -fcf-protection=none -MMD -MP
-GUEST_LDFLAGS := -static -nostdlib -no-pie -Wl,-T,guests/lib/link.ld -Wl,--build-id=none \
+GUEST_LDFLAGS := -static -nostdlib -Wl,-T,guests/lib/link.ld -Wl,--build-id=none \
 	-Wl,-z,noexecstack -Wl,-z,max-page-size=4096
 
 .PHONY: guests
@@ -49,7 +49,7 @@ $(G)/libguest.a: $(GUEST_LIB_OBJ)
 	$(AR) rcs $@ $^
 
 $(G)/hello.elf $(G)/hello-64.elf: $(G)/%.elf: $(G)/%.o guests/lib/link.ld
-	$(CC) $(GUEST_LDFLAGS) -Wl,-s -o $@ $(filter %.o,$^)
+	$(CC) $(GUEST_LDFLAGS) -Wl,-s,-n -o $@ $(filter %.o,$^)
 
 $(patsubst %,$(G)/%.elf,$(filter-out hello,$(GUEST_NAMES))): $(G)/%.elf: $(G)/lib/start.o $(G)/%.o \
 		$(GUEST_RUNTIME) guests/lib/link.ld

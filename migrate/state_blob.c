@@ -22,16 +22,18 @@ int state_blob_check(const void *blob, size_t len, struct diag *d)
 	if (len < sizeof(struct fdt_header) || len > STATE_BLOB_MAX)
 		return diag_set(d, -EINVAL, "the state has %zu bytes, must have %zu to %llu", len,
 				sizeof(struct fdt_header), (unsigned long long)STATE_BLOB_MAX);
+	/* Before anything else: libfdt 1.6.1 does not survive a root without a name (version < 16). */
+	if (fdt_magic(blob) != FDT_MAGIC || fdt_version(blob) != STATE_FDT_VERSION)
+		return diag_set(d, -EINVAL, "the state is no devicetree of version %d",
+				STATE_FDT_VERSION);
 	ret = fdt_check_full(blob, len);
 	if (ret)
 		return diag_set(d, -EINVAL, "the state is no valid devicetree: %s",
 				fdt_strerror(ret));
-	if (fdt_totalsize(blob) != len || fdt_version(blob) != STATE_FDT_VERSION ||
-	    fdt_num_mem_rsv(blob) != 0)
+	if (fdt_totalsize(blob) != len || fdt_num_mem_rsv(blob) != 0)
 		return diag_set(d, -EINVAL,
-				"the state must be a devicetree of version %d, without memory "
-				"reservations, and nothing after it",
-				STATE_FDT_VERSION);
+				"the state must be a devicetree without memory reservations and "
+				"nothing after it");
 	while ((node = fdt_next_node(blob, node, &depth)) >= 0 && depth > 0)
 		if (depth > STATE_DEPTH_MAX)
 			return diag_set(d, -EINVAL, "the state is nested deeper than %d nodes",

@@ -278,13 +278,20 @@ static int wrong_type(struct config_loader *l, const config_setting_t *s, const 
 		      const struct opt *o)
 {
 	const char *text = setting_text(s);
+	int type = config_setting_type(s);
 	char wanted[240];
 
 	describe_wanted(s, o, wanted, sizeof(wanted));
+	/* In a file "2" and 2 differ: say what stands there. */
 	if (text)
 		return config_fail(l, s, -EINVAL, "%s is %s\"%.*s%s\"; it must be %s", key,
-				   s->hook || config_value_is_text(o->type) ? "" : "the text ",
+				   !s->hook && (o->type == OPT_INT || o->type == OPT_BOOL)
+					   ? "the text "
+					   : "",
 				   QUOTE_MAX, text, strlen(text) > QUOTE_MAX ? "..." : "", wanted);
+	if (type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64)
+		return config_fail(l, s, -EINVAL, "%s is %lld; it must be %s", key,
+				   config_setting_get_int64(s), wanted);
 	return config_fail(l, s, -EINVAL, "%s is %s; it must be %s", key, config_value_kind(s),
 			   wanted);
 }
@@ -311,9 +318,8 @@ static int parse(const config_setting_t *s, const struct opt *o, union value *v)
 	case OPT_SIZE:
 		if (text)
 			return config_parse_size(text, &v->u);
-		/* A negative number is out of any range as an unsigned one. */
 		v->u = (uint64_t)config_setting_get_int64(s);
-		return number && (int64_t)v->u >= 0 ? 0 : -EINVAL;
+		return number && v->u <= INT64_MAX ? 0 : -EINVAL; /* negative: no size */
 	case OPT_STRING:
 	case OPT_PATH:
 	case OPT_CHARDEV:

@@ -81,7 +81,8 @@ static int restrict_ring(struct io_uring *ring)
 	}
 	r[i].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
 	r[i].sqe_flags = IOSQE_ASYNC | IOSQE_IO_LINK;
-	return io_uring_register_restrictions(ring, r, i + 1);
+	/* Not by liburing's own functions for it: Debian's shared library does not export them. */
+	return io_uring_register(ring->ring_fd, IORING_REGISTER_RESTRICTIONS, r, i + 1);
 }
 
 /*
@@ -413,7 +414,7 @@ int loop_run(struct loop *l)
 	if (!l->enabled) {
 		/* Makes io_uring_enter cheaper; the loop works without it. */
 		(void)io_uring_register_ring_fd(&l->ring);
-		n = io_uring_enable_rings(&l->ring);
+		n = io_uring_register(l->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 		if (n < 0)
 			return n;
 		l->enabled = true;

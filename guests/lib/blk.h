@@ -12,6 +12,7 @@
 #define BLK_SECTOR     512u
 #define BLK_QUEUES_MAX 16
 #define BLK_REQ_BYTES  65536u /* room for data in each request */
+#define BLK_SEGS_MAX   6      /* of one request: header, up to four pieces of data, status */
 #define BLK_REQS_MAX   64     /* in flight on one queue */
 
 struct blk_req {

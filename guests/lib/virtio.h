@@ -91,8 +91,13 @@ struct vq {
  * Uses the queue's memory again if vq was set up before, for any number of resets.
  */
 bool vq_setup(struct vq *q, struct vio *v, uint16_t index, uint16_t size);
-/* Puts a chain into the avail ring; its head, or -1 if there are not enough descriptors. */
+/*
+ * Puts a chain into the avail ring; its head, or -1 if there are not enough descriptors. The device
+ * may see it at once (add), or only after vq_publish (stage).
+ */
 int vq_add(struct vq *q, const struct vq_seg *segs, unsigned int n);
+int vq_stage(struct vq *q, const struct vq_seg *segs, unsigned int n);
+void vq_publish(struct vq *q);
 /* Tells the device of what was added, if it wants to be told. */
 void vq_kick(struct vq *q);
 void vq_ring(const struct vq *q);

@@ -119,11 +119,11 @@ static void add_indirect(struct vq *q, uint16_t head, const struct vq_seg *segs,
 	q->free = q->next[head];
 }
 
-int vq_add(struct vq *q, const struct vq_seg *segs, unsigned int n)
+int vq_stage(struct vq *q, const struct vq_seg *segs, unsigned int n)
 {
 	uint16_t head = q->free, need = (uint16_t)(q->indirect ? 1 : n);
 
-	if (n > VQ_SEGS_MAX || need > q->nfree)
+	if (n > VQ_SEGS_MAX || n > q->size || need > q->nfree)
 		return -1;
 	q->count[head] = need;
 	q->nfree = (uint16_t)(q->nfree - need);
@@ -131,9 +131,22 @@ int vq_add(struct vq *q, const struct vq_seg *segs, unsigned int n)
 		add_indirect(q, head, segs, n);
 	else
 		add_direct(q, head, segs, n);
-	q->avail->ring[q->avail_idx % q->size] = head;
-	io_barrier();
-	q->avail->idx = ++q->avail_idx;
+	q->avail->ring[q->avail_idx++ % q->size] = head;
+	return head;
+}
+
+void vq_publish(struct vq *q)
+{
+	io_barrier(); /* descriptors and ring before the index */
+	q->avail->idx = q->avail_idx;
+}
+
+int vq_add(struct vq *q, const struct vq_seg *segs, unsigned int n)
+{
+	int head = vq_stage(q, segs, n);
+
+	if (head >= 0)
+		vq_publish(q);
 	return head;
 }
 

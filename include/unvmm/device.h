@@ -14,13 +14,13 @@ struct vm;
 
 /* One key of a device's configuration group, filled into the class's own conf struct. */
 enum opt_type {
-	OPT_BOOL,   /* bool */
-	OPT_INT,    /* int64_t, checked against min and max */
-	OPT_SIZE,   /* uint64_t bytes: integer or "512M" (K, M, G, T: powers of 1024) */
-	OPT_STRING, /* char *, owned by the configuration */
-	OPT_PATH,   /* char *: a file; relative ones count from the configuration file's folder */
+	OPT_BOOL,    /* bool */
+	OPT_INT,     /* int64_t, checked against min and max */
+	OPT_SIZE,    /* uint64_t bytes: integer or "512M" (K, M, G, T: powers of 1024) */
+	OPT_STRING,  /* char *, owned by the configuration */
+	OPT_PATH,    /* char *: a file; relative ones count from the configuration file's folder */
 	OPT_CHARDEV, /* char *: "stdio", "none", "file:PATH" or "unix:PATH" (chardev.h) */
-	OPT_CHOICE, /* int: index in `choices` */
+	OPT_CHOICE,  /* int: index in `choices` */
 };
 
 struct opt {
@@ -30,7 +30,7 @@ struct opt {
 	/* OPT_INT, OPT_SIZE: allowed range (equal: any); texts: max is the length, if not 0. */
 	int64_t min, max;
 	bool required;
-	const char *help; /* half a line for the manual and error messages */
+	const char *help;	    /* half a line for the manual and error messages */
 	const char *const *choices; /* OPT_CHOICE: the words, ended by NULL */
 	/*
 	 * What a range cannot say, about the value just stored in conf; may be NULL. Its sentence
@@ -41,7 +41,7 @@ struct opt {
 
 /* One instance in a running machine. Embedded in the device's own struct or allocated beside it. */
 struct device {
-	char id[24];		  /* "blk0": in messages, `unvmm info`, and as its name in a stream */
+	char id[24]; /* "blk0": in messages, `unvmm info`, and as its name in a stream */
 	const struct device_class *cls;
 	void *priv;
 	const struct state_ref *state; /* state tables, in the order of loading */
@@ -50,17 +50,17 @@ struct device {
 };
 
 struct device_class {
-	const char *name;  /* "virtio-blk" */
-	const char *id;	   /* prefix of instance names: "blk" */
+	const char *name; /* "virtio-blk" */
+	const char *id;	  /* prefix of instance names: "blk" */
 	/*
 	 * The key of guest.cfg that creates instances: a list of groups (`disks = ({...}, {...})`)
 	 * when `list`, else one group or `true`. NULL: part of every machine, created once.
 	 */
 	const char *key;
 	bool list;
-	bool by_default;    /* one instance unless the configuration says `key = false` */
-	bool pci;	    /* takes one of the PLAT_PCI_DEVICES_MAX slots */
-	size_t conf_size;   /* bytes of the conf struct; filled with zeroes, then init_conf */
+	bool by_default;  /* one instance unless the configuration says `key = false` */
+	bool pci;	  /* takes one of the PLAT_PCI_DEVICES_MAX slots */
+	size_t conf_size; /* bytes of the conf struct; filled with zeroes, then init_conf */
 	/* Defaults other than zero; may be NULL. Texts that it sets are copied, so literals do. */
 	void (*init_conf)(void *conf);
 	const struct opt *opts;
@@ -84,7 +84,8 @@ struct device_class {
 	 */
 	int (*quiesce)(struct device *dev);
 	void (*resume)(struct device *dev);
-	/* Releases everything. The io thread still runs; no vcpu does. NULL for nothing to release. */
+	/* Releases everything. The io thread still runs; no vcpu does. NULL for nothing to release.
+	 */
 	void (*destroy)(struct device *dev);
 };
 

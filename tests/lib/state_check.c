@@ -119,14 +119,15 @@ void state_check_roundtrip(const char *id, const struct state_ref *refs, unsigne
 void state_check_refuses(const char *id, const struct state_ref *refs, unsigned int n,
 			 const char *path, const char *prop, uint32_t value, const char *says)
 {
-	void **copies = copy_objects(refs, n), *blob;
 	struct state_load *load;
 	struct diag d = { 0 };
+	void **copies, *blob;
 	size_t len;
 	int node;
 
 	if (state_save(id, refs, n, &blob, &len, &d))
 		fail_msg("save: %s", d.text);
+	copies = copy_objects(refs, n);
 	node = fdt_path_offset(blob, path);
 	if (node < 0 || fdt_setprop_inplace_u32(blob, node, prop, value))
 		fail_msg("the blob has no cell %s/%s", path, prop);

@@ -483,6 +483,8 @@ static void expect_text(const char *text, size_t len, const char *sentence)
 
 static void test_text_refusals(void **state)
 {
+	static char deep[20000];
+
 	(void)state;
 	EXPECT_TEXT("\n\n\0kernel", "t:3: there is a NUL byte; the file must be text");
 	EXPECT_TEXT("name=\"a\\x00b\";", "t:1: a text may not contain \\x00");
@@ -495,6 +497,10 @@ static void test_text_refusals(void **state)
 		    "t:1: the number 0x8000000000000000 does not fit 64 bits");
 	EXPECT_TEXT("a=9223372036854775808L",
 		    "t:1: the number 9223372036854775808 does not fit 64 bits");
+	EXPECT_TEXT("vcpus=2147483647", "t:1: vcpus is 2147483647; it must be 1 to 64");
+	EXPECT_TEXT("vcpus=2147483648",
+		    "t:1: 2147483648 is more than a plain number of the file format holds; append "
+		    "an L (2147483648L) or use a unit in quotes (\"6G\")");
 	/* Not numbers: in comments, texts and names. */
 	EXPECT_TEXT("// 5368709120\n# 5368709120\n/* 5368709120 \" */\na5368709120=\"5368709120\"",
 		    "t:4: there is no key \"a5368709120\"; \"unvmm run -o help\" lists the keys");
@@ -502,6 +508,9 @@ static void test_text_refusals(void **state)
 					  "must be a whole number, for example vcpus = 1;");
 	EXPECT_TEXT("a={\n", "t:2: the file ends in the middle of a setting; a value or a bracket "
 			     "is missing above");
+	memset(deep, '(', sizeof(deep));
+	memcpy(deep, "a=", 2);
+	expect_text(deep, sizeof(deep), "t:1: lists or groups are nested too deeply");
 	EXPECT_TEXT("a=1;\n/* \n ", "t:2: the comment that begins here is not closed by */");
 	EXPECT_TEXT("a=1;/*/", "t:1: the comment that begins here is not closed by */");
 #define NO_QUOTE                                                                      \
