@@ -67,9 +67,9 @@ $(B)/devices/acpi.o: $(B)/gen/dsdt.h
 $(B)/gen/dsdt.h: devices/dsdt.asl include/unvmm/platform.h
 	@mkdir -p $(@D)
 	$(CC) -E -P -x assembler-with-cpp -Iinclude $< -o $(B)/gen/dsdt.i.asl
-	iasl -tc -va -p $(B)/gen/dsdt $(B)/gen/dsdt.i.asl > $(B)/gen/iasl.log 2>&1 || \
+	iasl -vs -we -tc -p $(B)/gen/dsdt $(B)/gen/dsdt.i.asl > $(B)/gen/iasl.log 2>&1 || \
 		{ cat $(B)/gen/iasl.log; false; }
-	mv $(B)/gen/dsdt.hex $@
+	sed 's/^unsigned char dsdt_aml_code/static const &/' $(B)/gen/dsdt.hex > $@
 
 # The registry decides which classes exist.
 $(B)/devices/registry.o: devices/registry.def

@@ -11,17 +11,17 @@
 #include <unvmm/vm.h>
 
 /* PM1 status and enable (tables 4.11 and 4.12): the same bit stands for the same event. */
-#define PM1_PWRBTN 0x0100
-#define PM1_WAK_STS 0x8000
+#define PM1_PWRBTN   0x0100
+#define PM1_WAK_STS  0x8000
 #define PM1_STS_BITS (PM1_PWRBTN | PM1_WAK_STS)
 /* Timer, global lock, power button, sleep button, RTC: drivers read back what they enable. */
 #define PM1_EN_BITS 0x0721
 
 /* PM1 control (table 4.13). */
-#define PM1_SCI_EN 0x0001
-#define PM1_CNT_BITS 0x1c02 /* SLP_TYP, BM_RLD */
+#define PM1_SCI_EN	 0x0001
+#define PM1_CNT_BITS	 0x1c02 /* SLP_TYP, BM_RLD */
 #define PM1_SLP_TYP(cnt) (((cnt) >> 10) & 7)
-#define PM1_SLP_EN 0x2000
+#define PM1_SLP_EN	 0x2000
 
 enum { PM1_STS, PM1_EN, PM1_CNT, PM1_REGS };
 

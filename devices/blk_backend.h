@@ -18,8 +18,8 @@
 #include <unvmm/loop.h>
 #include <unvmm/vq.h>
 
-#define BLK_SECTOR 512u
-#define BLK_ZERO_IOVS 16u
+#define BLK_SECTOR     512u
+#define BLK_ZERO_IOVS  16u
 #define BLK_ZERO_PIECE KiB(64) /* zeroes are written by BLK_ZERO_IOVS of these at a time */
 #define BLK_BOUNCE_MAX KiB(256)
 
@@ -47,9 +47,9 @@ struct blk_backend {
 	const char *path; /* kept by the caller */
 	int fd;
 	bool readonly, direct;
-	uint64_t size;	       /* bytes, a multiple of the block size */
-	uint32_t block_size;   /* smallest write: 512, or what O_DIRECT asks for */
-	uint32_t memory_align; /* of buffers; 1 without O_DIRECT */
+	uint64_t size;		      /* bytes, a multiple of the block size */
+	uint32_t block_size;	      /* smallest write: 512, or what O_DIRECT asks for */
+	uint32_t memory_align;	      /* of buffers; 1 without O_DIRECT */
 	bool no_punch, no_zero_range; /* learnt: the file system refused them */
 	struct loop *loop;
 	const struct blk_ops *ops;
@@ -61,8 +61,8 @@ struct blk_backend {
  * Opens and locks the image for as long as it is open: one writer or many readers, over all
  * processes that ask (OFD locks). Everything unfit is refused with a sentence.
  */
-int blk_open(struct blk_backend *b, const char *path, bool readonly, bool direct,
-	     struct loop *loop, struct diag *d) must_check;
+int blk_open(struct blk_backend *b, const char *path, bool readonly, bool direct, struct loop *loop,
+	     struct diag *d) must_check;
 void blk_close(struct blk_backend *b);
 
 enum blk_kind { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_DISCARD, BLK_ZERO };
@@ -70,11 +70,11 @@ enum blk_kind { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_DISCARD, BLK_ZERO };
 struct blk_io {
 	/* By the caller, before blk_submit(). */
 	enum blk_kind kind;
-	bool durable;  /* BLK_WRITE, BLK_DISCARD, BLK_ZERO: on stable storage before done() */
-	bool unmap;    /* BLK_ZERO: may free the space */
-	uint64_t offset, len; /* bytes; len of reads and writes is data.len */
-	struct vq_bytes data; /* the guest's buffers; consumed */
-	struct vq *vq;	      /* in which written bytes are marked dirty */
+	bool durable; /* BLK_WRITE, BLK_DISCARD, BLK_ZERO: on stable storage before done() */
+	bool unmap;   /* BLK_ZERO: may free the space */
+	uint64_t offset, len;			  /* bytes; len of reads and writes is data.len */
+	struct vq_bytes data;			  /* the guest's buffers; consumed */
+	struct vq *vq;				  /* in which written bytes are marked dirty */
 	void (*done)(struct blk_io *io, int err); /* may free io */
 
 	/* Private. */
@@ -83,8 +83,9 @@ struct blk_io {
 	bool syncing; /* the second half of a durable discard or zero */
 	bool punching, zeroing;
 	uint8_t *bounce;
-	uint64_t bounce_skip, bounce_len; /* unwanted bytes in front, all bytes; 0: no piece is filled */
-	uint64_t bounce_done;		  /* transferred */
+	uint64_t bounce_skip,
+		bounce_len;   /* unwanted bytes in front, all bytes; 0: no piece is filled */
+	uint64_t bounce_done; /* transferred */
 	struct iovec *zero_iov;
 };
 

@@ -100,7 +100,7 @@ void pci_add_bar(struct pci_dev *p, unsigned int n, uint64_t size, const struct 
 	p->bars[n] = (struct pci_bar){ .size = size, .ops = ops, .dev = dev, .name = name };
 	p->config[bar_reg(n)] = PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64;
 	/* The bits below the size read as zero: that is how the guest measures it. */
-	pci_mask32(p, bar_reg(n), (uint32_t)~(size - 1));
+	pci_mask32(p, bar_reg(n), (uint32_t) ~(size - 1));
 	pci_mask32(p, bar_reg(n) + 4, (uint32_t)(~(size - 1) >> 32));
 }
 
@@ -245,9 +245,10 @@ static int pci_state_validate(const void *scratch, const void *live, struct diag
 
 	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++)
 		if ((s->config[i] ^ l->config[i]) & ~l->wmask[i])
-			return diag_set(d, -EINVAL,
-					"configuration byte 0x%x is 0x%02x, this machine has 0x%02x", i,
-					s->config[i], l->config[i]);
+			return diag_set(
+				d, -EINVAL,
+				"configuration byte 0x%x is 0x%02x, this machine has 0x%02x", i,
+				s->config[i], l->config[i]);
 	return 0;
 }
 

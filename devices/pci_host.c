@@ -12,9 +12,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define CFG_ENABLE     0x80000000u
-#define RESET_CPU      0x04 /* port 0xcf9: a rising edge of this bit resets */
-#define SLOTS	       32
+#define CFG_ENABLE 0x80000000u
+#define RESET_CPU  0x04 /* port 0xcf9: a rising edge of this bit resets */
+#define SLOTS	   32
 
 /* No vendor's: a bridge that no driver binds to. */
 #define BRIDGE_VENDOR 0x1b36 /* Red Hat's block for virtual devices */

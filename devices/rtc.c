@@ -16,7 +16,7 @@
 #include <unvmm/vm.h>
 
 #define RTC_PORTS 2u
-#define RTC_CMOS 128u
+#define RTC_CMOS  128u
 
 enum {
 	RTC_SECONDS = 0x00,
@@ -33,13 +33,13 @@ enum {
 	RTC_CENTURY = 0x32,
 };
 
-#define A_UIP 0x80
+#define A_UIP	   0x80
 #define A_POWER_ON 0x26 /* 32.768 kHz, 1024 Hz */
-#define B_SET 0x80
-#define B_BINARY 0x04
-#define B_24H 0x02
-#define D_VALID 0x80
-#define HOUR_PM 0x80
+#define B_SET	   0x80
+#define B_BINARY   0x04
+#define B_24H	   0x02
+#define D_VALID	   0x80
+#define HOUR_PM	   0x80
 
 /* Update in progress: an update starts 244 us after the bit shows it (7, "Update cycle"). */
 #define UIP_NS (1000000000L - 244000L)
@@ -224,7 +224,8 @@ static int rtc_validate(const void *scratch, const void *live, struct diag *d)
 		return diag_set(d, -EINVAL, "index is %u, must be below %u", r->index, RTC_CMOS);
 	if ((r->cmos[RTC_REG_A] & A_UIP) || r->cmos[RTC_REG_C] || r->cmos[RTC_REG_D] != D_VALID)
 		return diag_set(d, -EINVAL,
-				"cmos: register A has UIP set, C is not 0, or D is not %#x", D_VALID);
+				"cmos: register A has UIP set, C is not 0, or D is not %#x",
+				D_VALID);
 	return 0;
 }
 

@@ -18,10 +18,10 @@
 #include <unvmm/vm.h>
 
 #define SERIAL_PORTS 8u
-#define SERIAL_FIFO 16u
+#define SERIAL_FIFO  16u
 
-#define IER_BITS (UART_IER_MSI | UART_IER_RLSI | UART_IER_THRI | UART_IER_RDI)
-#define MCR_BITS (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR)
+#define IER_BITS	 (UART_IER_MSI | UART_IER_RLSI | UART_IER_THRI | UART_IER_RDI)
+#define MCR_BITS	 (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR)
 #define IIR_FIFO_ENABLED 0xc0 /* 8.6: both bits set while FCR bit 0 is */
 
 /* The peer is always there: carrier, ready, clear to send. */
@@ -229,7 +229,8 @@ static void serial_write_ier(struct serial *s, uint8_t v)
 	uint8_t on = v & ~s->ier;
 
 	s->ier = v & IER_BITS;
-	/* Enabling the interrupt while THR is empty raises it at once, each time: drivers use it. */
+	/* Enabling the interrupt while THR is empty raises it at once, each time: drivers use it.
+	 */
 	if (on & UART_IER_THRI)
 		s->thre_pending = true;
 	if (on & UART_IER_RDI)
@@ -344,9 +345,8 @@ static int serial_validate(const void *scratch, const void *live, struct diag *d
 
 	(void)live;
 	if (s->rx_head >= SERIAL_FIFO || s->rx_count > serial_depth(s))
-		return diag_set(d, -EINVAL,
-				"rx_head %u, rx_count %u do not fit a FIFO of %u bytes", s->rx_head,
-				s->rx_count, serial_depth(s));
+		return diag_set(d, -EINVAL, "rx_head %u, rx_count %u do not fit a FIFO of %u bytes",
+				s->rx_head, s->rx_count, serial_depth(s));
 	if ((s->ier & ~IER_BITS) || (s->mcr & ~MCR_BITS) ||
 	    (s->fcr & ~(UART_FCR_ENABLE_FIFO | UART_FCR_TRIGGER_MASK)))
 		return diag_set(d, -EINVAL, "ier, mcr or fcr has bits that a 16550A does not have");

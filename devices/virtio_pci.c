@@ -93,7 +93,8 @@ void vp_connect_queue(struct virtio_pci *t, unsigned int q)
 
 	if (msix_connect(&t->msix, t->irq_sources[q], vq->vector))
 		vq->vector = VIRTIO_MSI_NO_VECTOR;
-	/* The owner of the queue reads it while we write: a queue nobody listens to costs nothing. */
+	/* The owner of the queue reads it while we write: a queue nobody listens to costs nothing.
+	 */
 	__atomic_store_n(&vq->irq_fd, vq->vector == VIRTIO_MSI_NO_VECTOR ? -1 : t->irq_fds[q],
 			 __ATOMIC_RELEASE);
 }
@@ -171,8 +172,8 @@ static bool wants_to_run(const struct virtio_pci *t)
 	 * stays, and with bus mastering given back the device goes on where it was.
 	 */
 	return (t->v->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
-	       !(t->v->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !t->reset_pending &&
-	       !t->quiesced && pci_bus_master(&t->pci);
+	       !(t->v->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !t->reset_pending && !t->quiesced &&
+	       pci_bus_master(&t->pci);
 }
 
 void vp_update_run(struct virtio_pci *t)
@@ -340,8 +341,8 @@ static int add_caps(struct virtio_pci *t)
 	    (t->v->config_size &&
 	     add_cap(t, VIRTIO_PCI_CAP_DEVICE_CFG, VP_DEVICE, t->v->config_size, 0) < 0))
 		return -ENOSPC;
-	at = add_cap(t, VIRTIO_PCI_CAP_NOTIFY_CFG, VP_DOORBELLS,
-		     t->v->nqueues * VP_DOORBELL_PAGE, 4);
+	at = add_cap(t, VIRTIO_PCI_CAP_NOTIFY_CFG, VP_DOORBELLS, t->v->nqueues * VP_DOORBELL_PAGE,
+		     4);
 	if (at < 0)
 		return at;
 	pci_set32(p, (unsigned int)at + sizeof(struct virtio_pci_cap), VP_NOTIFY_MULT);
@@ -431,8 +432,8 @@ int virtio_pci_create(struct vdev *v, struct diag *d)
 	int err;
 
 	if (!v->nqueues || v->nqueues > VDEV_QUEUES_MAX)
-		return diag_set(d, -EINVAL, "%s: %u queues; 1 to %u are possible", v->id, v->nqueues,
-				VDEV_QUEUES_MAX);
+		return diag_set(d, -EINVAL, "%s: %u queues; 1 to %u are possible", v->id,
+				v->nqueues, VDEV_QUEUES_MAX);
 	t = transport_alloc(v);
 	if (!t)
 		return diag_set(d, -ENOMEM, "%s: out of memory", v->id);

@@ -45,7 +45,7 @@ struct virtio_pci {
 	bool quiesced;	    /* paused by us */
 
 	unsigned int cfg_cap; /* where the PCI configuration access capability lies */
-	int config_fd; /* eventfd of the configuration interrupt */
+	int config_fd;	      /* eventfd of the configuration interrupt */
 	unsigned int config_source;
 	int irq_fds[VDEV_QUEUES_MAX]; /* eventfds of the queues' interrupts; -1 beyond nqueues */
 	unsigned int irq_sources[VDEV_QUEUES_MAX];

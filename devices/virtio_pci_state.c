@@ -91,7 +91,8 @@ static int journal_validate(const void *scratch, const void *live, struct diag *
 	const struct vdev *s = scratch, *l = live;
 
 	if (s->negotiated & ~l->offered)
-		return diag_set(d, -EINVAL, "features 0x%llx were negotiated, this device lacks 0x%llx",
+		return diag_set(d, -EINVAL,
+				"features 0x%llx were negotiated, this device lacks 0x%llx",
 				(unsigned long long)s->negotiated,
 				(unsigned long long)(s->negotiated & ~l->offered));
 	if (s->status & ~STATUS_ALL)
@@ -100,14 +101,15 @@ static int journal_validate(const void *scratch, const void *live, struct diag *
 		const struct vdev_queue *q = &s->queues[i];
 
 		if (!is_power_of_2(q->size) || q->size > l->queues[i].size_max)
-			return diag_set(d, -EINVAL, "queue %u has size %u of at most %u", i, q->size,
-					l->queues[i].size_max);
+			return diag_set(d, -EINVAL, "queue %u has size %u of at most %u", i,
+					q->size, l->queues[i].size_max);
 		if (!vector_valid(l->transport, q->vector))
 			return diag_set(d, -EINVAL, "queue %u uses vector %u of %u", i, q->vector,
 					l->transport->msix.nvectors);
 		if (q->doorbell_offset % VP_NOTIFY_MULT ||
 		    q->doorbell_offset > VP_DOORBELL_PAGE - VP_NOTIFY_MULT)
-			return diag_set(d, -EINVAL, "queue %u has its doorbell at in-page offset %u", i,
+			return diag_set(d, -EINVAL,
+					"queue %u has its doorbell at in-page offset %u", i,
 					q->doorbell_offset);
 	}
 	return 0;

@@ -8,7 +8,7 @@
 
 #include "virtio_pci.h"
 
-#define STATUS_DRIVER_BITS                                                              \
+#define STATUS_DRIVER_BITS                                                                  \
 	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK | \
 	 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_FAILED)
 
@@ -40,9 +40,9 @@ static void w_device_feature_select(struct virtio_pci *t, uint32_t v)
 
 static uint32_t r_device_feature(struct virtio_pci *t)
 {
-	return t->device_feature_select < 2 ?
-		       (uint32_t)(t->v->offered >> (32 * t->device_feature_select)) :
-		       0;
+	return t->device_feature_select < 2
+		       ? (uint32_t)(t->v->offered >> (32 * t->device_feature_select))
+		       : 0;
 }
 
 static uint32_t r_driver_feature_select(struct virtio_pci *t)
@@ -57,9 +57,9 @@ static void w_driver_feature_select(struct virtio_pci *t, uint32_t v)
 
 static uint32_t r_driver_feature(struct virtio_pci *t)
 {
-	return t->driver_feature_select < 2 ?
-		       (uint32_t)(t->driver_features >> (32 * t->driver_feature_select)) :
-		       0;
+	return t->driver_feature_select < 2
+		       ? (uint32_t)(t->driver_features >> (32 * t->driver_feature_select))
+		       : 0;
 }
 
 static void w_driver_feature(struct virtio_pci *t, uint32_t v)
@@ -80,7 +80,8 @@ static uint32_t r_config_vector(struct virtio_pci *t)
 	return t->config_vector;
 }
 
-/* A vector that cannot be had reads back as NO_VECTOR: that is how the driver learns (4.1.5.1.2). */
+/* A vector that cannot be had reads back as NO_VECTOR: that is how the driver learns (4.1.5.1.2).
+ */
 static void w_config_vector(struct virtio_pci *t, uint32_t v)
 {
 	t->config_vector = (uint16_t)v;
@@ -216,28 +217,28 @@ static void set_half(uint64_t *field, bool high, uint32_t v)
 		*field = (*field & ~0xffffffffull) | v;
 }
 
-#define QUEUE_ADDRESS(field)                                          \
-	static uint32_t r_##field##_lo(struct virtio_pci *t)          \
-	{                                                             \
-		const struct vdev_queue *q = selected(t);             \
-		return q ? (uint32_t)q->field : 0;                    \
-	}                                                             \
-	static uint32_t r_##field##_hi(struct virtio_pci *t)          \
-	{                                                             \
-		const struct vdev_queue *q = selected(t);             \
-		return q ? (uint32_t)(q->field >> 32) : 0;            \
-	}                                                             \
-	static void w_##field##_lo(struct virtio_pci *t, uint32_t v)  \
-	{                                                             \
-		struct vdev_queue *q = programmable(t);               \
-		if (q)                                                \
-			set_half(&q->field, false, v);                \
-	}                                                             \
-	static void w_##field##_hi(struct virtio_pci *t, uint32_t v)  \
-	{                                                             \
-		struct vdev_queue *q = programmable(t);               \
-		if (q)                                                \
-			set_half(&q->field, true, v);                 \
+#define QUEUE_ADDRESS(field)                                         \
+	static uint32_t r_##field##_lo(struct virtio_pci *t)         \
+	{                                                            \
+		const struct vdev_queue *q = selected(t);            \
+		return q ? (uint32_t)q->field : 0;                   \
+	}                                                            \
+	static uint32_t r_##field##_hi(struct virtio_pci *t)         \
+	{                                                            \
+		const struct vdev_queue *q = selected(t);            \
+		return q ? (uint32_t)(q->field >> 32) : 0;           \
+	}                                                            \
+	static void w_##field##_lo(struct virtio_pci *t, uint32_t v) \
+	{                                                            \
+		struct vdev_queue *q = programmable(t);              \
+		if (q)                                               \
+			set_half(&q->field, false, v);               \
+	}                                                            \
+	static void w_##field##_hi(struct virtio_pci *t, uint32_t v) \
+	{                                                            \
+		struct vdev_queue *q = programmable(t);              \
+		if (q)                                               \
+			set_half(&q->field, true, v);                \
 	}
 
 QUEUE_ADDRESS(desc)
@@ -246,10 +247,15 @@ QUEUE_ADDRESS(device)
 
 /* --- the table ------------------------------------------------------------------------------- */
 
-#define ROW_RO(nm, off, sz) \
-	{ .name = #nm, .offset = (off), .size = (sz), .policy = REG_READONLY, .read = r_##nm }
-#define ROW(nm, off, sz, pol) \
-	{ .name = #nm, .offset = (off), .size = (sz), .policy = (pol), .read = r_##nm, .write = w_##nm }
+#define ROW_RO(nm, off, sz)                                                                        \
+	{                                                                                          \
+		.name = #nm, .offset = (off), .size = (sz), .policy = REG_READONLY, .read = r_##nm \
+	}
+#define ROW(nm, off, sz, pol)                                                                \
+	{                                                                                    \
+		.name = #nm, .offset = (off), .size = (sz), .policy = (pol), .read = r_##nm, \
+		.write = w_##nm                                                              \
+	}
 
 const struct vp_reg vp_regs[] = {
 	ROW(device_feature_select, VIRTIO_PCI_COMMON_DFSELECT, 4, REG_SHADOW),

@@ -36,8 +36,8 @@ static uint32_t rng_fill(struct rng *r, const struct vq_chain *c)
 
 	for (unsigned int i = 0; i < c->nin && done < RNG_MAX_REQUEST; i++) {
 		const struct iovec *v = &c->iov[c->nout + i];
-		size_t want = v->iov_len < RNG_MAX_REQUEST - done ? v->iov_len :
-								    RNG_MAX_REQUEST - done;
+		size_t want =
+			v->iov_len < RNG_MAX_REQUEST - done ? v->iov_len : RNG_MAX_REQUEST - done;
 		ssize_t got = read(r->fd, v->iov_base, want);
 
 		if (got > 0)

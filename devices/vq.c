@@ -16,6 +16,14 @@
 #define RING_LOAD(p)	 __atomic_load_n(p, __ATOMIC_RELAXED)
 #define RING_STORE(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
 
+/*
+ * "I store my index, then look at your wish; you store your wish, then look at my index": at least
+ * one must see the other (sections 2.7.7.2 and 2.7.10.1). It takes a full barrier between the store
+ * and the load, which two sequentially consistent accesses are (xchg, mov), as is the driver's mb().
+ */
+#define RING_STORE_MB(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
+#define RING_LOAD_MB(p)	    __atomic_load_n(p, __ATOMIC_SEQ_CST)
+
 /* Where the two event fields lie, behind the rings (section 2.7.6, 2.7.8). */
 static uint16_t *used_event(const struct vq *q)
 {
@@ -213,20 +221,15 @@ bool vq_publish(struct vq *q)
 
 	if (q->next_used == old)
 		return false;
-	/* Release: payload and elements are visible before the index. */
-	__atomic_store_n(&q->used_ring->idx, q->next_used, __ATOMIC_RELEASE);
+	/* It is a release too: payload and elements are visible before the index. */
+	RING_STORE_MB(&q->used_ring->idx, q->next_used);
 	mark_used(q, offsetof(struct vring_used, idx), sizeof(uint16_t));
 	q->published = q->next_used;
-	/*
-	 * The driver stores its wish and then looks at the index; we stored the index and now look at
-	 * the wish. With a full fence on both sides at least one sees the other (section 2.7.7.2).
-	 */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!q->event_idx)
-		return !(RING_LOAD(&q->avail_ring->flags) & VRING_AVAIL_F_NO_INTERRUPT);
+		return !(RING_LOAD_MB(&q->avail_ring->flags) & VRING_AVAIL_F_NO_INTERRUPT);
 	/* After a start we do not know what the last owner signalled: one interrupt too many is safe. */
 	q->interrupted = true;
-	return first || vring_need_event(RING_LOAD(used_event(q)), q->next_used, old);
+	return first || vring_need_event(RING_LOAD_MB(used_event(q)), q->next_used, old);
 }
 
 void vq_disable_kicks(struct vq *q)
@@ -241,18 +244,16 @@ void vq_disable_kicks(struct vq *q)
 bool vq_enable_kicks(struct vq *q)
 {
 	if (q->event_idx) {
-		RING_STORE(avail_event(q), q->next_avail);
+		RING_STORE_MB(avail_event(q), q->next_avail);
 		mark_used(q,
 			  offsetof(struct vring_used, ring) +
 				  q->layout.size * sizeof(struct vring_used_elem),
 			  sizeof(uint16_t));
 	} else {
-		RING_STORE(&q->used_ring->flags, 0);
+		RING_STORE_MB(&q->used_ring->flags, 0);
 		mark_used(q, offsetof(struct vring_used, flags), sizeof(uint16_t));
 	}
-	/* As in vq_publish(), the other way round (section 2.7.10.1). */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return RING_LOAD(&q->avail_ring->idx) == q->next_avail;
+	return RING_LOAD_MB(&q->avail_ring->idx) == q->next_avail;
 }
 
 struct vq_bytes vq_out(const struct vq_chain *c)

@@ -22,7 +22,8 @@ int state_blob_check(const void *blob, size_t len, struct diag *d)
 	if (len < sizeof(struct fdt_header) || len > STATE_BLOB_MAX)
 		return diag_set(d, -EINVAL, "the state has %zu bytes, must have %zu to %llu", len,
 				sizeof(struct fdt_header), (unsigned long long)STATE_BLOB_MAX);
-	/* Before anything else: libfdt 1.6.1 does not survive a root without a name (version < 16). */
+	/* Before anything else: libfdt 1.6.1 does not survive a root without a name (version < 16).
+	 */
 	if (fdt_magic(blob) != FDT_MAGIC || fdt_version(blob) != STATE_FDT_VERSION)
 		return diag_set(d, -EINVAL, "the state is no devicetree of version %d",
 				STATE_FDT_VERSION);
@@ -82,7 +83,8 @@ static void print_node(FILE *out, const void *fdt, int node, int indent)
 	const char *name;
 	const void *val;
 
-	fdt_for_each_property_offset(prop, fdt, node) {
+	fdt_for_each_property_offset(prop, fdt, node)
+	{
 		val = fdt_getprop_by_offset(fdt, prop, &name, &len);
 		fprintf(out, "%*s", indent, "");
 		print_name(out, name);
@@ -90,7 +92,8 @@ static void print_node(FILE *out, const void *fdt, int node, int indent)
 		print_value(out, val, len);
 		fputc('\n', out);
 	}
-	fdt_for_each_subnode(child, fdt, node) {
+	fdt_for_each_subnode(child, fdt, node)
+	{
 		fprintf(out, "%*s", indent, "");
 		print_name(out, fdt_get_name(fdt, child, NULL));
 		fputs(":\n", out);
@@ -155,8 +158,8 @@ static int compare_node(struct compare *c, int a, int b)
 	int pa = fdt_first_property_offset(c->a, a), pb = fdt_first_property_offset(c->b, b);
 	int na, nb, ret;
 
-	for (; pa >= 0 && pb >= 0; pa = fdt_next_property_offset(c->a, pa),
-				   pb = fdt_next_property_offset(c->b, pb)) {
+	for (; pa >= 0 && pb >= 0;
+	     pa = fdt_next_property_offset(c->a, pa), pb = fdt_next_property_offset(c->b, pb)) {
 		ret = compare_prop(c, pa, pb);
 		if (ret)
 			return ret;

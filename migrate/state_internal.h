@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * state_internal.h - what state.c and state_blob.c share: names, limits, and the path of what is
- * being looked at. Thread: that of the caller.
+ * state_internal.h - what the files of the state walker share: names, limits, the path of what is
+ * being looked at, and how a field lies in object and blob. Thread: that of the caller.
  */
 #ifndef UNVMM_STATE_INTERNAL_H
 #define UNVMM_STATE_INTERNAL_H
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <unvmm/diag.h>
+#include <unvmm/state.h>
 
 #define STATE_DEVICE_PROP  "device"
 #define STATE_VERSION_PROP "state-version"
@@ -35,6 +35,54 @@ static inline void path_pop(struct state_path *p)
 {
 	p->text[p->start[--p->depth]] = '\0';
 }
+
+static inline bool field_is_struct(const struct state_field *f)
+{
+	return f->kind == STATE_STRUCT;
+}
+
+/* Is the field part of the blob? obj holds the fields before it. */
+static inline bool field_present(const struct state_field *f, uint32_t version, const void *obj)
+{
+	return f->since <= version && (!f->needed || f->needed(obj));
+}
+
+/* Bytes of the property that holds the field. */
+static inline uint32_t field_prop_len(const struct state_field *f)
+{
+	switch (f->kind) {
+	case STATE_BYTES:
+		return f->size * f->count;
+	case STATE_U64:
+		return f->count * 8;
+	default:
+		return f->count * 4;
+	}
+}
+
+static inline uint64_t elem_get(const struct state_field *f, const uint8_t *p)
+{
+	uint16_t u16;
+	uint32_t u32;
+	uint64_t u64;
+
+	switch (f->kind) {
+	case STATE_U16:
+		memcpy(&u16, p, sizeof(u16));
+		return u16;
+	case STATE_U32:
+		memcpy(&u32, p, sizeof(u32));
+		return u32;
+	case STATE_U64:
+		memcpy(&u64, p, sizeof(u64));
+		return u64;
+	default:
+		return *p;
+	}
+}
+
+/* Asserts that a table makes sense. */
+void state_desc_check(const struct state_desc *desc);
 
 /*
  * True devicetree of the one version that we write, in exactly `len` bytes, not too deep: after

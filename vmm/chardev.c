@@ -2,7 +2,7 @@
 /*
  * chardev.c - the other end of a console: stdio, a file, a UNIX socket, or nothing.
  * Runs on the thread that holds the control lock; descriptors are watched on the main loop. What is
- * particular to a terminal is in chardev_tty.c.
+ * particular to a terminal is in chardev_tty.c, opening in chardev_open.c.
  *
  * Output of one byte is one write(2) and nothing else, on a descriptor that never blocks. When it
  * would block, bytes collect in a buffer until the main loop sees that the peer takes more. A full
@@ -11,14 +11,11 @@
  * something every STALL_MS; a peer that does not is left behind until it has emptied the buffer.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -233,7 +230,8 @@ static void in_ready(struct loop_fd *lf, uint32_t revents)
 	(void)revents;
 	vm_lock(c->vm);
 	if (c->tty && !tty_foreground(c->in_fd)) {
-		/* The keys belong to the shell, and a read would stop us. See chardev_continue(). */
+		/* The keys belong to the shell, and a read would stop us. See chardev_continue().
+		 */
 		c->in_paused = true;
 		n = 0;
 	} else {
@@ -358,127 +356,7 @@ static void sync_work(struct loop_work *w)
 	vm_unlock(c->vm);
 }
 
-/* --- Opening --- */
-
-/*
- * A descriptor for stdout that never blocks. O_NONBLOCK belongs to the open file description, which
- * the shell and other processes share, so it is never set there: a pipe or terminal is opened anew
- * through /proc, a socket has MSG_DONTWAIT, a regular file does not wait for a peer. What cannot be
- * opened anew (another user's terminal) is asked by poll(2) before each write.
- */
-static void open_stdout(struct chardev *c)
-{
-	struct stat st;
-	int fd;
-
-	if (fstat(STDOUT_FILENO, &st) < 0)
-		return; /* closed: as "none" */
-	c->out_fd = STDOUT_FILENO;
-	c->patient = true;
-	if (S_ISSOCK(st.st_mode)) {
-		c->out_how = OUT_SOCKET;
-	} else if (S_ISFIFO(st.st_mode) || isatty(STDOUT_FILENO)) {
-		fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-		if (fd >= 0)
-			c->out_fd = c->own_fd = fd;
-		else
-			c->out_how = OUT_ASK_FIRST;
-	}
-}
-
-static int open_stdio(struct chardev *c, struct diag *d)
-{
-	open_stdout(c);
-	if (fcntl(STDIN_FILENO, F_GETFD) < 0)
-		return 0;
-	c->in_fd = STDIN_FILENO;
-	if (!isatty(STDIN_FILENO))
-		return 0;
-	return tty_open(c, d);
-}
-
-static int open_file(struct chardev *c, const char *path, struct diag *d)
-{
-	/* O_NONBLOCK: a FIFO without a reader is an error, not a hang. */
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0600);
-
-	if (fd < 0)
-		return diag_errno(d, -errno, "console \"file:%s\"", path);
-	c->out_fd = c->own_fd = fd;
-	return 0;
-}
-
-/* Removes the socket at addr if nobody listens there any more. */
-static int remove_stale(const struct sockaddr_un *addr, struct diag *d)
-{
-	struct stat st;
-	int fd, ret;
-
-	if (lstat(addr->sun_path, &st) < 0)
-		return 0;
-	if (!S_ISSOCK(st.st_mode))
-		return diag_set(d, -EEXIST,
-				"console \"unix:%s\": something that is no socket is there; remove it "
-				"or choose another path",
-				addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return diag_errno(d, -errno, "console \"unix:%s\"", addr->sun_path);
-	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
-	ret = ret < 0 ? -errno : 0;
-	close(fd);
-	if (ret != -ECONNREFUSED)
-		return diag_set(d, -EADDRINUSE,
-				"console \"unix:%s\": another process listens there; choose another "
-				"path",
-				addr->sun_path);
-	(void)unlink(addr->sun_path); /* if it fails, so does bind(), and says why */
-	return 0;
-}
-
-static int open_unix(struct chardev *c, const char *path, struct diag *d)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd, ret;
-
-	if (!*path || strlen(path) >= sizeof(addr.sun_path))
-		return diag_set(d, -EINVAL,
-				"console \"unix:%s\": the path must have 1 to %zu characters", path,
-				sizeof(addr.sun_path) - 1);
-	memcpy(addr.sun_path, path, strlen(path));
-	ret = remove_stale(&addr, d);
-	if (ret)
-		return ret;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return diag_errno(d, -errno, "console \"unix:%s\"", path);
-	/* bind() gives the file the mode of the socket's inode: it is 0600 from its first moment. */
-	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    listen(fd, 1) < 0 || lstat(path, &c->socket_stat) < 0) {
-		ret = diag_errno(d, -errno, "console \"unix:%s\"", path);
-		close(fd);
-		return ret;
-	}
-	c->socket_path = strdup(path);
-	c->listen_fd = fd;
-	c->out_how = OUT_SOCKET;
-	return c->socket_path ? 0 : diag_set(d, -ENOMEM, "no memory for the console");
-}
-
-static int open_spec(struct chardev *c, const char *spec, struct diag *d)
-{
-	if (strcmp(spec, "none") == 0)
-		return 0;
-	if (strcmp(spec, "stdio") == 0)
-		return open_stdio(c, d);
-	if (strncmp(spec, "file:", 5) == 0)
-		return open_file(c, spec + 5, d);
-	if (strncmp(spec, "unix:", 5) == 0)
-		return open_unix(c, spec + 5, d);
-	return diag_set(d, -EINVAL,
-			"console \"%s\": must be \"stdio\", \"file:PATH\", \"unix:PATH\" or \"none\"",
-			spec);
-}
+/* --- Opening and closing --- */
 
 struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d)
 {
@@ -491,7 +369,7 @@ struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d)
 	c->vm = vm;
 	c->in_fd = c->out_fd = c->own_fd = c->listen_fd = -1;
 	c->sync.fn = sync_work;
-	if (open_spec(c, spec, d)) {
+	if (chardev_open_spec(c, spec, d)) {
 		chardev_close(c);
 		return NULL;
 	}

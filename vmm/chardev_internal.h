@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * chardev_internal.h - struct chardev, shared by chardev.c and chardev_tty.c alone.
+ * chardev_internal.h - struct chardev, shared by the chardev*.c files alone.
  * Thread: control lock held; watches belong to the main loop.
  */
 #ifndef UNVMM_CHARDEV_INTERNAL_H
@@ -58,6 +58,9 @@ struct chardev {
 
 /* Watches what is wanted now. On the main loop's thread. */
 void chardev_sync(struct chardev *c);
+
+/* chardev_open.c: fills in the descriptors. On failure chardev_close() releases what there is. */
+int chardev_open_spec(struct chardev *c, const char *spec, struct diag *d) must_check;
 
 /* chardev_tty.c */
 int tty_open(struct chardev *c, struct diag *d) must_check;

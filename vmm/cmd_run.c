@@ -111,6 +111,15 @@ static void quit(struct run *r, int status)
 	vm_unlock(&r->machine.vm);
 }
 
+/* A timer that has been heard is quiet again. */
+static void hear(struct loop_fd *lf)
+{
+	uint64_t times;
+
+	if (read(lf->fd, &times, sizeof(times)) < 0)
+		return;
+}
+
 static void arm(int fd, uint64_t ms)
 {
 	struct itimerspec t = { .it_value = { .tv_sec = (time_t)(ms / 1000),
@@ -146,6 +155,7 @@ static void on_shutdown_timeout(struct loop_fd *lf, uint32_t revents)
 	struct run *r = container_of(lf, struct run, shutdown);
 
 	(void)revents;
+	hear(lf);
 	log_warn("the guest did not power off within %.3g s of SIGTERM; it is ended",
 		 (double)r->options.shutdown_ms / 1000);
 	quit(r, EXIT_GUEST_FAILED);
@@ -157,6 +167,7 @@ static void on_timeout(struct loop_fd *lf, uint32_t revents)
 	const char *pending = r->options.watch ? console_watch_pending(r->options.watch) : NULL;
 
 	(void)revents;
+	hear(lf);
 	if (pending)
 		log_error("no \"%s\" within %.3g s", pending, (double)r->options.timeout_ms / 1000);
 	else
@@ -293,8 +304,8 @@ int cmd_run(int argc, char **argv)
 		run_options_free(&r.options);
 		return 0;
 	}
-	err = config_load(&r.config, r.options.path, r.options.over, r.options.nover, device_classes,
-			  device_class_count, &d);
+	err = config_load(&r.config, r.options.path, r.options.over, r.options.nover,
+			  device_classes, device_class_count, &d);
 	if (!err && r.options.action == RUN_GUEST) {
 		err = run_machine(&r, &d);
 		close_run(&r);

@@ -78,8 +78,12 @@ void console_watch_free(struct console_watch *w)
 
 	if (!w)
 		return;
-	if (w->chardev)
+	if (w->vm) {
+		/* A vcpu may still be printing. */
+		vm_lock(w->vm);
 		chardev_watch(w->chardev, NULL, NULL);
+		vm_unlock(w->vm);
+	}
 	loop_del(&w->timer);
 	if (w->timer_fd >= 0)
 		close(w->timer_fd);
@@ -122,17 +126,19 @@ int console_watch_expect(struct console_watch *w, const char *pattern, struct di
 	if (err) {
 		regerror(err, &s->re, why, sizeof(why));
 		step_free(s);
-		return diag_set(d, -EINVAL,
-				"--expect \"%s\": %s; a POSIX extended regular expression is needed",
-				pattern, why);
+		return diag_set(
+			d, -EINVAL,
+			"--expect \"%s\": %s; a POSIX extended regular expression is needed",
+			pattern, why);
 	}
 	s->expect = true;
 	if (regexec(&s->re, "", 0, NULL, 0) == 0) {
 		step_free(s);
-		return diag_set(d, -EINVAL,
-				"--expect \"%s\": matches the empty text, so it would be seen before "
-				"the guest prints anything; it must ask for at least one character",
-				pattern);
+		return diag_set(
+			d, -EINVAL,
+			"--expect \"%s\": matches the empty text, so it would be seen before "
+			"the guest prints anything; it must ask for at least one character",
+			pattern);
 	}
 	step_append(w, s);
 	return 0;

@@ -68,7 +68,8 @@ static void set_entry(const struct kvm *k, struct kvm_cpuid_entry2 *e, unsigned 
 			e->edx &= ~EDX1_HTT;
 		break;
 	case LEAF_CACHES:
-		/* Addressable cores in the package; caches are shared by nobody (level 3: by all). */
+		/* Addressable cores in the package; caches are shared by nobody (level 3: by all).
+		 */
 		if (!(e->eax & 0x1f))
 			break;
 		e->eax &= ~0xffffc000u;

@@ -43,7 +43,8 @@ static int gmem_reserve_huge(struct gmem *g, struct diag *d)
 		return 0;
 	return diag_set(d, err,
 			"hugepages: the host cannot give %" PRIu64 " pages of 2 MiB (%s); "
-			"reserve them with 'sysctl vm.nr_hugepages=%" PRIu64 "' or leave hugepages off",
+			"reserve them with 'sysctl vm.nr_hugepages=%" PRIu64
+			"' or leave hugepages off",
 			g->size / HUGE_2M, strerror(-err), g->size / HUGE_2M);
 }
 
@@ -65,8 +66,9 @@ int gmem_create(struct gmem *g, uint64_t size, bool hugepages, struct diag *d)
 		return diag_errno(d, -errno, "memory: cannot create the guest's memory%s",
 				  hugepages ? " from 2 MiB pages" : "");
 	if (ftruncate(g->fd, (off_t)size) < 0) {
-		err = diag_errno(d, -errno, "memory: cannot size the guest's memory to %" PRIu64
-				 " MiB", size >> 20);
+		err = diag_errno(d, -errno,
+				 "memory: cannot size the guest's memory to %" PRIu64 " MiB",
+				 size >> 20);
 		goto fail;
 	}
 	/* A peer that is handed the descriptor must not be able to pull the pages away. */

@@ -51,7 +51,8 @@ int irq_init(struct irq *irq, struct kvm *kvm, struct diag *d)
 	if (!irq->table)
 		return diag_set(d, -ENOMEM, "out of memory for the interrupt routes");
 	route_lines(irq->table);
-	irq->changed = true; /* the first commit comes with the first MSI; KVM's default equals it */
+	irq->changed =
+		true; /* the first commit comes with the first MSI; KVM's default equals it */
 	return 0;
 }
 

@@ -44,10 +44,11 @@ static int kvm_open_device(struct kvm *k, const char *path, struct diag *d)
 		int err = -errno;
 
 		if (err == -ENOENT)
-			return diag_set(d, err,
-					"%s is missing: load the kvm_intel or kvm_amd module, or switch "
-					"virtualization on in the firmware",
-					path);
+			return diag_set(
+				d, err,
+				"%s is missing: load the kvm_intel or kvm_amd module, or switch "
+				"virtualization on in the firmware",
+				path);
 		if (err == -EACCES || err == -EPERM)
 			return diag_set(d, err,
 					"%s may not be opened (%s): run as root or join the group "
@@ -103,10 +104,11 @@ static int kvm_check_required(const struct kvm *k, struct diag *d)
 
 	for (size_t i = 0; i < ARRAY_SIZE(required); i++)
 		if (!kvm_cap(k, required[i].cap))
-			return diag_set(d, -ENOTSUP,
-					"this host's KVM lacks %s, which unvmm needs (Linux 5.10 or "
-					"later has it)",
-					required[i].name);
+			return diag_set(
+				d, -ENOTSUP,
+				"this host's KVM lacks %s, which unvmm needs (Linux 5.10 or "
+				"later has it)",
+				required[i].name);
 	return 0;
 }
 

@@ -349,6 +349,9 @@ static void watch_complete(struct loop *l, uint64_t user_data, int res, uint32_t
 	if (slot >= l->nslots || slot_user_data(l, slot) != user_data)
 		return;
 	lf = l->slots[slot].lf;
+	/* Linux 6.1 ends a multishot poll so when the completion queue overflows: an event is lost. */
+	if (lf && res == -ECANCELED)
+		res = (int)lf->events;
 	if (lf)
 		lf->ready(lf, res < 0 ? POLLERR : (uint32_t)res);
 	if (more)

@@ -15,7 +15,7 @@
 struct machine {
 	struct vm vm;
 	struct vcpu_set vcpus;
-	struct boot_source boot; /* open files: a reboot loads them again */
+	struct boot_source boot;		    /* open files: a reboot loads them again */
 	struct kvm_irqchip chips[MACHINE_IRQCHIPS]; /* as they were at power-on */
 	struct kvm_pit_state2 pit;
 };

@@ -75,8 +75,7 @@ static void exit_failed(struct vcpu *c)
 		regs.rip = 0;
 	if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR &&
 	    run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION && run->internal.ndata >= 1 &&
-	    (run->emulation_failure.flags &
-	     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
+	    (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
 		unsigned int n = run->emulation_failure.insn_size;
 
 		for (unsigned int i = 0; i < n && i < 15; i++)
@@ -159,7 +158,8 @@ static void run_guest(struct vcpu *c)
 		__atomic_store_n(&c->exits, c->exits + 1, __ATOMIC_RELAXED);
 		if (r < 0) {
 			vm_lock(c->vm);
-			vm_fail(c->vm, "vcpu %u: KVM cannot run the guest: %s", c->id, strerror(-r));
+			vm_fail(c->vm, "vcpu %u: KVM cannot run the guest: %s", c->id,
+				strerror(-r));
 			vm_unlock(c->vm);
 			continue;
 		}

@@ -22,13 +22,13 @@
 #define EFER_LME (1ull << 8)
 #define EFER_LMA (1ull << 10)
 
-#define MSR_TSC		   0x10
-#define MSR_APIC_BASE	   0x1b
-#define MSR_TSC_ADJUST	   0x3b
-#define MSR_MTRR_DEF_TYPE  0x2ff
-#define MSR_TSC_DEADLINE   0x6e0
-#define MTRR_ENABLE_WB	   0x806 /* MTRRs on, default type write-back: what firmware leaves */
-#define REFUSED_MAX	   16
+#define MSR_TSC		  0x10
+#define MSR_APIC_BASE	  0x1b
+#define MSR_TSC_ADJUST	  0x3b
+#define MSR_MTRR_DEF_TYPE 0x2ff
+#define MSR_TSC_DEADLINE  0x6e0
+#define MTRR_ENABLE_WB	  0x806 /* MTRRs on, default type write-back: what firmware leaves */
+#define REFUSED_MAX	  16
 
 struct vcpu_power_on {
 	struct kvm_sregs sregs;
@@ -187,7 +187,7 @@ int vcpu_state_reset(struct vcpu *c, const struct boot_entry *entry, struct diag
 	if (!r)
 		r = kvm_vcpu_set_events(c->fd, &p->events);
 	if (!r)
-		r = kvm_vcpu_set_mp_state(c->fd, boots ? KVM_MP_STATE_RUNNABLE :
-							 KVM_MP_STATE_UNINITIALIZED);
+		r = kvm_vcpu_set_mp_state(c->fd, boots ? KVM_MP_STATE_RUNNABLE
+						       : KVM_MP_STATE_UNINITIALIZED);
 	return r < 0 ? diag_errno(d, r, "cannot set the first registers of vcpu %u", c->id) : 0;
 }

@@ -57,7 +57,9 @@ void vm_unlock(struct vm *vm)
 
 void vm_request(struct vm *vm, enum vm_event event, uint8_t code)
 {
-	if (vm->event != VM_EVENT_NONE)
+	/* A reboot that has not begun yet gives way to whatever ends the machine for good. */
+	if (vm->event != VM_EVENT_NONE &&
+	    (vm->event != VM_EVENT_REBOOT || event == VM_EVENT_REBOOT))
 		return;
 	vm->event = event;
 	vm->code = code;
@@ -71,7 +73,7 @@ void vm_fail(struct vm *vm, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (vm->event != VM_EVENT_NONE)
+	if (vm->event != VM_EVENT_NONE && vm->event != VM_EVENT_REBOOT)
 		return;
 	va_start(ap, fmt);
 	vsnprintf(vm->error.text, sizeof(vm->error.text), fmt, ap);

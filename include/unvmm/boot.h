@@ -42,11 +42,11 @@ struct boot_entry {
 };
 
 struct boot_source {
-	int kernel_fd;	/* kept open by the machine: a reboot loads again */
-	int initrd_fd;	/* -1: none */
+	int kernel_fd;			       /* kept open by the machine: a reboot loads again */
+	int initrd_fd;			       /* -1: none */
 	const char *kernel_path, *initrd_path; /* for messages */
-	const char *cmdline; /* not NULL */
-	gpa_t acpi_rsdp; /* 0: none */
+	const char *cmdline;		       /* not NULL */
+	gpa_t acpi_rsdp;		       /* 0: none */
 	/* Prefer one of two entries of an ELF file; for tests. 0: PVH if it is there. */
 	bool prefer_64bit_entry;
 };

@@ -10,22 +10,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define must_check	__attribute__((warn_unused_result))
+#define must_check	  __attribute__((warn_unused_result))
 #define printf_like(f, a) __attribute__((format(printf, f, a)))
-#define noreturn_fn	__attribute__((noreturn))
+#define noreturn_fn	  __attribute__((noreturn))
 
-#define likely(x)	__builtin_expect(!!(x), 1)
-#define unlikely(x)	__builtin_expect(!!(x), 0)
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
-#define KiB(n)	((uint64_t)(n) << 10)
-#define MiB(n)	((uint64_t)(n) << 20)
-#define GiB(n)	((uint64_t)(n) << 30)
+#define KiB(n) ((uint64_t)(n) << 10)
+#define MiB(n) ((uint64_t)(n) << 20)
+#define GiB(n) ((uint64_t)(n) << 30)
 
-#define PAGE_SIZE_4K	4096u
+#define PAGE_SIZE_4K 4096u
 
 /* Both need a power of two as their second argument; align_up overflows silently near the top. */
 #define align_down(x, a) ((x) & ~((__typeof__(x))(a)-1))

@@ -27,7 +27,10 @@ struct console_watch;
 struct vm;
 
 struct console_watch *console_watch_new(void) must_check;
-/* Ends the watch, before its chardev is closed; the main loop does not run. NULL does nothing. */
+/*
+ * Ends the watch, before its chardev is closed. The main loop does not run, vcpus may. NULL does
+ * nothing.
+ */
 void console_watch_free(struct console_watch *w);
 
 /*

@@ -27,13 +27,13 @@ struct gmem_region {
 #define GMEM_REGIONS_MAX 2
 
 struct gmem {
-	int fd;		/* the memfd: owned; shared with vfio-user servers */
-	uint64_t size;	/* bytes of RAM in all */
+	int fd;		  /* the memfd: owned; shared with vfio-user servers */
+	uint64_t size;	  /* bytes of RAM in all */
 	size_t page_size; /* of the host pages behind it */
 	unsigned int nregions;
 	struct gmem_region regions[GMEM_REGIONS_MAX];
-	uint8_t *base;	   /* the whole mapping */
-	uint64_t *dirty;   /* one bit per 4 KiB page of the memfd, or NULL when not logging */
+	uint8_t *base;	 /* the whole mapping */
+	uint64_t *dirty; /* one bit per 4 KiB page of the memfd, or NULL when not logging */
 };
 
 /*

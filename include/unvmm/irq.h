@@ -3,8 +3,8 @@
  * irq.h - interrupt routes: I/O APIC lines and MSI messages behind GSI numbers.
  *
  * GSIs 0..23 are the I/O APIC's pins (and the PICs'), routed once. Above them each MSI-X vector of
- * each device owns a GSI. Changes are collected and one KVM_SET_GSI_ROUTING makes them real, because
- * that call waits for every vcpu to pass a quiescent point.
+ * each device owns a GSI. Changes are collected and one KVM_SET_GSI_ROUTING makes them real,
+ * because that call waits for every vcpu to pass a quiescent point.
  *
  * Thread: control lock held, except irq_line(), which is for any thread.
  */
@@ -19,8 +19,8 @@ struct kvm_irq_routing;
 #define IRQ_MSI_MAX 2048 /* 31 devices of 65 vectors */
 
 struct irq {
-	struct kvm *kvm; /* NULL: no KVM, everything is only recorded (unit tests) */
-	uint32_t lines;	 /* levels of the I/O APIC pins as last set */
+	struct kvm *kvm;	       /* NULL: no KVM, everything is only recorded (unit tests) */
+	uint32_t lines;		       /* levels of the I/O APIC pins as last set */
 	struct kvm_irq_routing *table; /* what KVM has, or will have after irq_commit(); owned */
 	uint64_t used[IRQ_MSI_MAX / 64]; /* allocated MSI GSIs */
 	bool changed;

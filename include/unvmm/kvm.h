@@ -18,10 +18,10 @@
 struct gmem;
 
 struct kvm {
-	int fd;	   /* /dev/kvm */
+	int fd; /* /dev/kvm */
 	int vm_fd;
-	size_t run_size;      /* bytes of a vcpu's kvm_run mapping */
-	size_t xsave_size;    /* bytes that KVM_GET_XSAVE2 returns */
+	size_t run_size;   /* bytes of a vcpu's kvm_run mapping */
+	size_t xsave_size; /* bytes that KVM_GET_XSAVE2 returns */
 	unsigned int max_vcpus;
 	unsigned int max_slots;
 	bool has_split_irqchip; /* capabilities that decide something later */
@@ -29,8 +29,8 @@ struct kvm {
 	bool has_kvmclock_ctrl;
 	bool has_binary_stats;
 	bool has_any_length_ioeventfd;
-	struct kvm_cpuid2 *cpuid;    /* what the host's KVM supports; owned */
-	struct kvm_msr_list *msrs;   /* MSRs that make up a vcpu's state; owned */
+	struct kvm_cpuid2 *cpuid;  /* what the host's KVM supports; owned */
+	struct kvm_msr_list *msrs; /* MSRs that make up a vcpu's state; owned */
 };
 
 /* Opens /dev/kvm (or `path`), checks version and capabilities, creates the VM. */
@@ -72,8 +72,8 @@ int kvm_get_pit(struct kvm *k, struct kvm_pit_state2 *pit) must_check;
 int kvm_set_pit(struct kvm *k, const struct kvm_pit_state2 *pit) must_check;
 
 /* Creates vcpu `id`, returns its descriptor and maps its kvm_run. */
-int kvm_create_vcpu(struct kvm *k, unsigned int id, struct kvm_run **run, struct diag *d)
-	must_check;
+int kvm_create_vcpu(struct kvm *k, unsigned int id, struct kvm_run **run,
+		    struct diag *d) must_check;
 void kvm_destroy_vcpu(struct kvm *k, int vcpu_fd, struct kvm_run *run);
 
 int kvm_vcpu_set_cpuid(int vcpu_fd, const struct kvm_cpuid2 *cpuid) must_check;

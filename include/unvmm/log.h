@@ -34,7 +34,6 @@ struct log_limit {
 
 /* Logs if the budget allows it, and says how many lines were dropped before. The caller's lock
  * protects the struct. */
-void log_limited(struct log_limit *l, enum log_level level, const char *fmt, ...)
-	printf_like(3, 4);
+void log_limited(struct log_limit *l, enum log_level level, const char *fmt, ...) printf_like(3, 4);
 
 #endif

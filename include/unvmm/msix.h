@@ -15,7 +15,7 @@
 
 #include <unvmm/pci.h>
 
-#define MSIX_VECTORS_MAX 65	/* 64 queues and the configuration vector */
+#define MSIX_VECTORS_MAX 65 /* 64 queues and the configuration vector */
 #define MSIX_SOURCES_MAX 65
 #define MSIX_NO_VECTOR	 0xffff
 
@@ -31,12 +31,12 @@ struct msix_source {
 
 struct msix {
 	struct pci_dev *pci;
-	unsigned int cap;  /* offset of the capability */
+	unsigned int cap; /* offset of the capability */
 	unsigned int bar;
 	uint16_t nvectors;
-	uint16_t control;  /* last Message Control that was applied */
+	uint16_t control; /* last Message Control that was applied */
 	struct msix_entry table[MSIX_VECTORS_MAX];
-	uint64_t pending[2]; /* loaded pending bits, and what pre_save found */
+	uint64_t pending[2];	   /* loaded pending bits, and what pre_save found */
 	int gsi[MSIX_VECTORS_MAX]; /* -1 until first used */
 	struct msix_source sources[MSIX_SOURCES_MAX];
 	unsigned int nsources;

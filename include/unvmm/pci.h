@@ -17,7 +17,7 @@
 #include <unvmm/state.h>
 #include <unvmm/vm.h>
 
-#define PCI_BARS 3	     /* 64-bit BARs at registers 0/1, 2/3, 4/5 */
+#define PCI_BARS	3    /* 64-bit BARs at registers 0/1, 2/3, 4/5 */
 #define PCI_CONFIG_SIZE 4096 /* bytes of extended configuration space */
 
 struct pci_bar {
@@ -35,8 +35,8 @@ struct pci_dev {
 	uint8_t slot; /* device number on bus 0; function 0 */
 	uint8_t config[PCI_CONFIG_SIZE];
 	uint8_t wmask[PCI_CONFIG_SIZE]; /* bits that the guest may change */
-	unsigned int cap_tail; /* where the last capability's next pointer is */
-	unsigned int cap_free; /* first free byte for a capability */
+	unsigned int cap_tail;		/* where the last capability's next pointer is */
+	unsigned int cap_free;		/* first free byte for a capability */
 	struct pci_bar bars[PCI_BARS];
 	uint64_t assigned[PCI_BARS]; /* where the BARs are at power-on */
 	/* A BAR became visible at bar->base, or is about to vanish from it. May be NULL. */

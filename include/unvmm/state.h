@@ -25,7 +25,8 @@ enum state_kind {
 };
 
 enum {
-	STATE_CHECK = 1, /* not loaded: must equal what the destination already has (model, sizes) */
+	STATE_CHECK =
+		1, /* not loaded: must equal what the destination already has (model, sizes) */
 };
 
 struct state_desc;
@@ -37,9 +38,10 @@ struct state_field {
 	uint32_t size;	 /* bytes of one element */
 	uint32_t count;	 /* elements in the array; 1 for a scalar */
 	uint32_t flags;
-	uint16_t since;	 /* first version of the description that has the field */
+	uint16_t since; /* first version of the description that has the field */
 	const struct state_desc *child;
-	/* Saved, and expected, only if it returns true; NULL: always. Looks only at fields before it. */
+	/* Saved, and expected, only if it returns true; NULL: always. Looks only at fields before
+	 * it. */
 	bool (*needed)(const void *obj);
 };
 
@@ -49,7 +51,8 @@ struct state_desc {
 	uint32_t obj_size;
 	const struct state_field *fields;
 	unsigned int nfields;
-	/* Brings the object up to date before it is saved (e.g. reads indexes from another owner). */
+	/* Brings the object up to date before it is saved (e.g. reads indexes from another owner).
+	 */
 	int (*pre_save)(void *obj);
 	/*
 	 * Checks a scratch object that holds the loaded fields, the destination's own values for
@@ -61,20 +64,25 @@ struct state_desc {
 	int (*post_load)(void *obj, struct diag *d);
 };
 
-#define STATE_FIELD_(k, type, f, n, sz, fl) \
-	{ .name = #f, .kind = (k), .offset = offsetof(type, f), .size = (sz), .count = (n), .flags = (fl) }
+#define STATE_FIELD_(k, type, f, n, sz, fl)                                                       \
+	{                                                                                         \
+		.name = #f, .kind = (k), .offset = offsetof(type, f), .size = (sz), .count = (n), \
+		.flags = (fl)                                                                     \
+	}
 
 /* Scalars and arrays of scalars; the width is taken from the member. */
 #define STATE_SCALAR(k, type, f) \
 	STATE_FIELD_(k, type, f, sizeof(((type *)0)->f) / state_kind_size(k), state_kind_size(k), 0)
-#define STATE_SCALAR_CHECK(k, type, f) \
+#define STATE_SCALAR_CHECK(k, type, f)                                                            \
 	STATE_FIELD_(k, type, f, sizeof(((type *)0)->f) / state_kind_size(k), state_kind_size(k), \
 		     STATE_CHECK)
 #define STATE_RAW(type, f) STATE_FIELD_(STATE_BYTES, type, f, 1, sizeof(((type *)0)->f), 0)
-#define STATE_ARRAY(type, f, childdesc)                                               \
-	{ .name = #f, .kind = STATE_STRUCT, .offset = offsetof(type, f),              \
-	  .size = sizeof(((type *)0)->f[0]),                                          \
-	  .count = sizeof(((type *)0)->f) / sizeof(((type *)0)->f[0]), .child = &(childdesc) }
+#define STATE_ARRAY(type, f, childdesc)                                                            \
+	{                                                                                          \
+		.name = #f, .kind = STATE_STRUCT, .offset = offsetof(type, f),                     \
+		.size = sizeof(((type *)0)->f[0]),                                                 \
+		.count = sizeof(((type *)0)->f) / sizeof(((type *)0)->f[0]), .child = &(childdesc) \
+	}
 
 #define state_kind_size(k) \
 	((k) == STATE_U64 ? 8u : (k) == STATE_U32 ? 4u : (k) == STATE_U16 ? 2u : 1u)

@@ -31,10 +31,10 @@ int state_save(const char *id, const struct state_ref *refs, unsigned int n, voi
 struct state_load;
 
 /*
- * First pass. blob is aligned as by malloc(). refs and what they point to must stay as they are until the load is committed or
- * freed; blob may go. -EINVAL for anything that is not exactly what these tables would have saved:
- * unknown, missing, duplicate, out of order, left over, wrong size, wrong version, refused by a
- * CHECK field or by validate(). *out only on success.
+ * First pass. blob is aligned as by malloc(). refs and what they point to must stay as they are
+ * until the load is committed or freed; blob may go. -EINVAL for anything that is not exactly what
+ * these tables would have saved: unknown, missing, duplicate, out of order, left over, wrong size,
+ * wrong version, refused by a CHECK field or by validate(). *out only on success.
  */
 int state_parse(const char *id, const void *blob, size_t len, const struct state_ref *refs,
 		unsigned int n, struct state_load **out, struct diag *d) must_check;

@@ -31,9 +31,9 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool thread_started;
-	enum vcpu_state state;	/* protected by park_lock of the set */
+	enum vcpu_state state; /* protected by park_lock of the set */
 	struct vcpu_set *set;
-	uint64_t exits;		/* returns to user space; its own thread writes */
+	uint64_t exits;			/* returns to user space; its own thread writes */
 	struct vcpu_power_on *power_on; /* state to go back to at a reset; owned */
 };
 

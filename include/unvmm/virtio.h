@@ -34,20 +34,21 @@
 #define VIRTIO_BIT(n) (1ull << (n))
 
 /* What the ring code of every software device can do (vq.h). */
-#define VIRTIO_SOFT_RING_FEATURES                                           \
+#define VIRTIO_SOFT_RING_FEATURES                                                   \
 	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC) | \
 	 VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX))
 
 /* The journal of one queue. */
 struct vdev_queue {
-	uint16_t size_max; /* as offered */
-	uint16_t size;	   /* as the driver chose it */
-	uint16_t vector;   /* guest's MSI-X vector or MSIX_NO_VECTOR */
+	uint16_t size_max;	  /* as offered */
+	uint16_t size;		  /* as the driver chose it */
+	uint16_t vector;	  /* guest's MSI-X vector or MSIX_NO_VECTOR */
 	uint16_t doorbell_offset; /* in-page offset of the doorbell: machine ABI, multiple of 4 */
 	bool enabled;
-	uint64_t desc, driver, device; /* guest addresses of descriptor table, avail and used ring */
-	uint16_t index;	   /* where the rings go on at the next start: 0 after a reset */
-	int irq_fd;	   /* eventfd of this queue's interrupt; -1 while the vector is NO_VECTOR */
+	uint64_t desc, driver,
+		device; /* guest addresses of descriptor table, avail and used ring */
+	uint16_t index; /* where the rings go on at the next start: 0 after a reset */
+	int irq_fd;	/* eventfd of this queue's interrupt; -1 while the vector is NO_VECTOR */
 };
 
 /* How a queue's doorbell reaches the vdev. */
@@ -65,12 +66,12 @@ struct vdev {
 	struct vm *vm;
 	struct virtio_pci *transport; /* set by virtio_pci_create() */
 	const struct vdev_ops *ops;
-	const char *id;		/* "blk0" */
-	uint16_t device_id;	/* VIRTIO_ID_* */
-	uint32_t class_code;	/* PCI class */
+	const char *id;	     /* "blk0" */
+	uint16_t device_id;  /* VIRTIO_ID_* */
+	uint32_t class_code; /* PCI class */
 	uint16_t nqueues;
-	uint16_t config_size;	/* bytes of device configuration */
-	uint64_t offered;	/* features that the guest may accept; VERSION_1 included */
+	uint16_t config_size; /* bytes of device configuration */
+	uint64_t offered;     /* features that the guest may accept; VERSION_1 included */
 
 	/* The journal: written by the transport only, read by ops. */
 	uint64_t negotiated;
@@ -89,8 +90,8 @@ struct vdev_ops {
 	/*
 	 * Stop using rings, interrupts and guest memory, whatever the state; what is under way is
 	 * cancelled or completed. Calls vdev_stopped() when that is done, at once or later from any
-	 * thread. Until then the guest reads the old status (virtio 1.2, 4.1.4.3.1) and a stop is not
-	 * repeated. Before vdev_stopped() it has put each queue's place into queues[q].index.
+	 * thread. Until then the guest reads the old status (virtio 1.2, 4.1.4.3.1) and a stop is
+	 * not repeated. Before vdev_stopped() it has put each queue's place into queues[q].index.
 	 */
 	void (*stop)(struct vdev *v);
 	/* Which way for the doorbell of q? Asked at every start. NULL: DOORBELL_TRAP. */
@@ -113,8 +114,8 @@ int virtio_pci_create(struct vdev *v, struct diag *d) must_check;
 /* The vdev has been stopped. */
 void virtio_pci_destroy(struct vdev *v);
 /*
- * For device_class.reset, quiesce and resume. They wait until the vdev has stopped, so they take the
- * control lock themselves; main thread, vcpus parked. -ETIMEDOUT after 10 s.
+ * For device_class.reset, quiesce and resume. They wait until the vdev has stopped, so they take
+ * the control lock themselves; main thread, vcpus parked. -ETIMEDOUT after 10 s.
  */
 int virtio_pci_reset(struct vdev *v) must_check;
 int virtio_pci_quiesce(struct vdev *v) must_check;
@@ -124,7 +125,8 @@ void virtio_pci_resume(struct vdev *v);
 #define VIRTIO_PCI_STATES 4
 void virtio_pci_state(struct vdev *v, struct state_ref *refs);
 
-/* The device met something it cannot go on from: sets NEEDS_RESET and tells the guest. Any thread. */
+/* The device met something it cannot go on from: sets NEEDS_RESET and tells the guest. Any thread.
+ */
 void vdev_needs_reset(struct vdev *v, const char *why);
 /* Answer to ops->stop. Any thread. */
 void vdev_stopped(struct vdev *v);

@@ -24,7 +24,7 @@ struct pci_host;
 struct chardev;
 struct vcpu_set;
 
-/* Why the machine stops. The first request wins; a later one is ignored. */
+/* Why the machine stops. The first request wins, but anything goes before a reboot. */
 enum vm_event {
 	VM_EVENT_NONE,
 	VM_EVENT_POWEROFF,  /* ACPI S5 */
@@ -41,16 +41,16 @@ struct vm {
 	struct gmem mem;
 	struct bus pio, mmio;
 	struct irq irq;
-	pthread_mutex_t lock;	/* the control lock */
+	pthread_mutex_t lock; /* the control lock */
 	struct loop main_loop;
-	struct io_thread io;	/* started by the first device that asks vm_io_loop() */
+	struct io_thread io; /* started by the first device that asks vm_io_loop() */
 	bool io_started;
-	struct pci_host *pci;	/* set by the PCI host bridge, the first device */
+	struct pci_host *pci; /* set by the PCI host bridge, the first device */
 	struct chardev *console;
 	struct device *devices;
 	struct vcpu_set *vcpus;
 
-	enum vm_event event;	/* under the lock */
+	enum vm_event event; /* under the lock */
 	uint8_t code;
 	struct diag error;
 	struct loop_work event_work; /* runs on_event on the main loop */
@@ -70,7 +70,8 @@ void vm_request(struct vm *vm, enum vm_event event, uint8_t code);
 /* The same for host errors: VM_EVENT_ERROR with a sentence. */
 void vm_fail(struct vm *vm, const char *fmt, ...) printf_like(2, 3);
 
-/* The io thread's loop for software devices; starts the thread on first use. NULL with a sentence. */
+/* The io thread's loop for software devices; starts the thread on first use. NULL with a sentence.
+ */
 struct loop *vm_io_loop(struct vm *vm, struct diag *d) must_check;
 
 /* Sets up an empty machine: locks, buses, main loop. KVM and memory are added by the builder. */

@@ -60,8 +60,8 @@ static void fields_compare(const struct state_desc *desc, const void *before, co
 					       b + (size_t)n * f->size, expect);
 		} else if (same != (expect == EXPECT_SAME)) {
 			fail_msg("%s/%s: %s", desc->name, f->name,
-				 same ? "the perturbation did not change it" :
-					"the load did not bring it back");
+				 same ? "the perturbation did not change it"
+				      : "the load did not bring it back");
 		}
 	}
 }

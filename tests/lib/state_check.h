@@ -19,8 +19,9 @@ void state_check_roundtrip(const char *id, const struct state_ref *refs, unsigne
 void state_perturb(const struct state_desc *desc, void *obj);
 
 /*
- * Saves, puts `value` into the one-cell property `prop` of node `path` ("/serial"), and expects that
- * the load refuses it with a sentence that contains `says`, and leaves the objects as they were.
+ * Saves, puts `value` into the one-cell property `prop` of node `path` ("/serial"), and expects
+ * that the load refuses it with a sentence that contains `says`, and leaves the objects as they
+ * were.
  */
 void state_check_refuses(const char *id, const struct state_ref *refs, unsigned int n,
 			 const char *path, const char *prop, uint32_t value, const char *says);

@@ -61,32 +61,40 @@ static int sample_post_load(void *obj, struct diag *d)
 	return 0;
 }
 
-#define SAMPLE_FIELDS_HEAD                                                                       \
+#define SAMPLE_FIELDS_HEAD                                                                        \
 	STATE_SCALAR(STATE_BOOL, struct sample, flag), STATE_SCALAR(STATE_U8, struct sample, u8), \
-		STATE_SCALAR(STATE_U16, struct sample, u16),                                     \
-		STATE_SCALAR(STATE_U32, struct sample, u32),                                     \
-		STATE_SCALAR(STATE_U64, struct sample, u64), STATE_RAW(struct sample, mem),      \
-		STATE_SCALAR_CHECK(STATE_U32, struct sample, model),                             \
-		STATE_FIELD_(STATE_BYTES, struct sample, key, 1, 4, STATE_CHECK),                \
-		{ .name = "extra", .kind = STATE_U32, .offset = offsetof(struct sample, extra),  \
-		  .size = 4, .count = 1, .needed = extra_needed }
-#define SAMPLE_FIELD_NEWER                                                                     \
-	{ .name = "newer", .kind = STATE_U64, .offset = offsetof(struct sample, newer), .size = 8, \
-	  .count = 1, .since = 3 }
+		STATE_SCALAR(STATE_U16, struct sample, u16),                                      \
+		STATE_SCALAR(STATE_U32, struct sample, u32),                                      \
+		STATE_SCALAR(STATE_U64, struct sample, u64), STATE_RAW(struct sample, mem),       \
+		STATE_SCALAR_CHECK(STATE_U32, struct sample, model),                              \
+		STATE_FIELD_(STATE_BYTES, struct sample, key, 1, 4, STATE_CHECK),                 \
+	{                                                                                         \
+		.name = "extra", .kind = STATE_U32, .offset = offsetof(struct sample, extra),     \
+		.size = 4, .count = 1, .needed = extra_needed                                     \
+	}
+#define SAMPLE_FIELD_NEWER                                                                    \
+	{                                                                                     \
+		.name = "newer", .kind = STATE_U64, .offset = offsetof(struct sample, newer), \
+		.size = 8, .count = 1, .since = 3                                             \
+	}
 #define SAMPLE_FIELDS_TAIL                                                                     \
 	STATE_SCALAR(STATE_U16, struct sample, tail),                                          \
 		STATE_ARRAY(struct sample, queues, queue_desc),                                \
-		{ .name = "last", .kind = STATE_STRUCT, .offset = offsetof(struct sample, last), \
-		  .size = sizeof(struct sample_queue), .count = 1, .child = &queue_desc }
+	{                                                                                      \
+		.name = "last", .kind = STATE_STRUCT, .offset = offsetof(struct sample, last), \
+		.size = sizeof(struct sample_queue), .count = 1, .child = &queue_desc          \
+	}
 
 static const struct state_field fields_v3[] = { SAMPLE_FIELDS_HEAD, SAMPLE_FIELD_NEWER,
 						SAMPLE_FIELDS_TAIL };
 static const struct state_field fields_old[] = { SAMPLE_FIELDS_HEAD, SAMPLE_FIELDS_TAIL };
 
-#define SAMPLE_DESC(v, f)                                                                \
-	{ .name = "sample", .version = (v), .obj_size = sizeof(struct sample), .fields = (f), \
-	  .nfields = ARRAY_SIZE(f), .pre_save = sample_pre_save, .validate = sample_validate, \
-	  .post_load = sample_post_load }
+#define SAMPLE_DESC(v, f)                                                             \
+	{                                                                             \
+		.name = "sample", .version = (v), .obj_size = sizeof(struct sample),  \
+		.fields = (f), .nfields = ARRAY_SIZE(f), .pre_save = sample_pre_save, \
+		.validate = sample_validate, .post_load = sample_post_load            \
+	}
 
 const struct state_desc sample_desc = SAMPLE_DESC(3, fields_v3);
 const struct state_desc sample_desc_v2 = SAMPLE_DESC(2, fields_old);

@@ -22,14 +22,14 @@ struct sample {
 	uint32_t u32;
 	uint64_t u64;
 	uint8_t mem[37];
-	uint32_t model;	  /* CHECK */
-	uint8_t key[4];	  /* CHECK */
-	uint32_t extra;	  /* only if flag */
-	uint64_t newer;	  /* since version 3 */
+	uint32_t model; /* CHECK */
+	uint8_t key[4]; /* CHECK */
+	uint32_t extra; /* only if flag */
+	uint64_t newer; /* since version 3 */
 	uint16_t tail[2];
 	struct sample_queue queues[3];
 	struct sample_queue last;
-	uint32_t max_u32; /* what validate() compares u32 with; not state */
+	uint32_t max_u32;	   /* what validate() compares u32 with; not state */
 	unsigned int saves, loads; /* hooks called */
 };
 

@@ -115,14 +115,13 @@ bool vqd_show(struct vq_driver *d)
 {
 	uint16_t old = d->avail->idx;
 
-	__atomic_store_n(&d->avail->idx, d->avail_idx, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__atomic_store_n(&d->avail->idx, d->avail_idx, __ATOMIC_SEQ_CST);
 	if (d->event_idx) {
 		const uint16_t *event = (const uint16_t *)&d->used->ring[d->layout.size];
 
-		return vring_need_event(__atomic_load_n(event, __ATOMIC_RELAXED), d->avail_idx, old);
+		return vring_need_event(__atomic_load_n(event, __ATOMIC_SEQ_CST), d->avail_idx, old);
 	}
-	return !(__atomic_load_n(&d->used->flags, __ATOMIC_RELAXED) & VRING_USED_F_NO_NOTIFY);
+	return !(__atomic_load_n(&d->used->flags, __ATOMIC_SEQ_CST) & VRING_USED_F_NO_NOTIFY);
 }
 
 static void free_chain(struct vq_driver *d, uint16_t head)
@@ -140,7 +139,7 @@ static void free_chain(struct vq_driver *d, uint16_t head)
 
 bool vqd_take(struct vq_driver *d, struct vring_used_elem *e)
 {
-	if (__atomic_load_n(&d->used->idx, __ATOMIC_ACQUIRE) == d->last_used)
+	if (__atomic_load_n(&d->used->idx, __ATOMIC_SEQ_CST) == d->last_used)
 		return false;
 	*e = d->used->ring[d->last_used++ & (d->layout.size - 1)];
 	if (e->id >= d->layout.size)
@@ -155,9 +154,8 @@ void vqd_want_interrupt(struct vq_driver *d, bool want)
 
 	if (d->event_idx)
 		__atomic_store_n(event, want ? d->last_used : (uint16_t)(d->last_used - 1),
-				 __ATOMIC_RELAXED);
+				 __ATOMIC_SEQ_CST);
 	else
 		__atomic_store_n(&d->avail->flags, want ? 0 : VRING_AVAIL_F_NO_INTERRUPT,
-				 __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+				 __ATOMIC_SEQ_CST);
 }

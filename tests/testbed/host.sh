@@ -132,7 +132,7 @@ host_start() {
 	KERNEL_LOG=$HOST_OUTPUT/$name-kernel.log
 	ARGS=(-name "$name" -nodefaults -display none -no-reboot -no-user-config
 		-M q35,kernel-irqchip=split,sata=off,smbus=off,vmport=off,hpet=off
-		-accel "${TB_ACCEL-tcg,thread=multi,tb-size=1024}" -cpu "${TB_CPU-EPYC,+svm,+npt}" ${TB_ARGS-}
+		-accel tcg,thread=multi,tb-size=1024 -cpu EPYC,+svm,+npt
 		-smp "$HOST_CPUS" -m "$HOST_MEM"
 		-device intel-iommu,intremap=on,caching-mode=on,device-iotlb=on
 		-kernel "$BUILD/kernel-generic/vmlinux" -initrd "$BUILD/l1.cpio"
@@ -148,7 +148,7 @@ host_start() {
 	local append=("${KERNEL_ARGS[@]}" "testbed.name=$name" "testbed.output=$HOST_OUTPUT"
 		"testbed.start=$TESTBED_DIR/l1/start" "testbed.vfs=$(IFS=,; echo "${VF_ADDRESSES[*]}")"
 		"testbed.modules=$(realpath "$BUILD/kernel-generic/lib/modules")")
-	ARGS+=(-append "${append[*]} ${TB_APPEND-}")
+	ARGS+=(-append "${append[*]}")
 	if [ -n "${TTY-}" ]; then
 		echo "export TESTBED_TTY='$(stty -g)' TERM='${TERM-}'" >>"$STATE/env"
 		ARGS+=(-chardev stdio,id=tty,signal=off -device virtconsole,chardev=tty)

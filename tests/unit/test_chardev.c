@@ -501,9 +501,15 @@ static void test_stopped_pipe(void **state)
 	}
 	assert_in_range(r.got, 2 * 65536 - 4096, 2 * 65536);
 	assert_false(r.broken);
-	/* It reads again: nothing more is lost. */
-	put(x, "END", 3);
-	assert_int_equal(read(out[0], data, sizeof(data)), 3);
+	/* It reads again: nothing more is lost, also of what has to be buffered. */
+	r = (struct reader){ .fd = out[0] };
+	put(x, data, 253 * 400);
+	for (int i = 0; i < 20; i++) {
+		slow_reader(&r);
+		(void)fake_vm_run(x->f, never, NULL, 4);
+	}
+	assert_int_equal(r.got, 253 * 400);
+	assert_false(r.broken);
 	close(out[0]);
 	put(x, "EPIPE", 5);
 	put(x, "EPIPE", 5);
@@ -573,21 +579,28 @@ static void test_terminal_hung_guest(void **state)
 	close(slave);
 }
 
-/* In a background job of the terminal; `go` is readable when it has been put into the foreground. */
-static int background_job(struct fixture *x, int slave, int ready, int go)
+/* Says to the shell that it may go on, and waits until the shell says so. */
+static bool your_turn(int to, int from)
+{
+	char c;
+
+	return write(to, "t", 1) == 1 && read(from, &c, 1) == 1;
+}
+
+/* A job of the terminal, first in the background, then in the foreground, then sent back. */
+static int background_job(struct fixture *x, int slave, int to_shell, int from_shell)
 {
 	struct termios t;
-	char c;
 
 	setpgid(0, 0);
 	start_stdio(x, slave, slave, 1000);
 	tcgetattr(slave, &t);
 	if (!(t.c_lflag & ICANON))
 		return 1; /* it changed a terminal that is not its own */
-	(void)fake_vm_run(x->f, never, NULL, 100);
+	(void)fake_vm_run(x->f, never, NULL, 50);
 	if (x->sink.len)
 		return 2;
-	if (write(ready, "r", 1) != 1 || read(go, &c, 1) != 1)
+	if (!your_turn(to_shell, from_shell))
 		return 3;
 	chardev_continue(x->f->vm.console);
 	tcgetattr(slave, &t);
@@ -596,37 +609,52 @@ static int background_job(struct fixture *x, int slave, int ready, int go)
 	x->sink.want = 3;
 	if (!fake_vm_run(x->f, sink_has, &x->sink, 2000))
 		return 5;
+	x->sink.len = 0;
+	if (!your_turn(to_shell, from_shell))
+		return 6;
+	/* The shell's keys again: reading them would stop this process. */
+	(void)fake_vm_run(x->f, never, NULL, 50);
+	if (x->sink.len)
+		return 7;
 	stop(x);
 	tcgetattr(slave, &t);
-	return t.c_lflag & ICANON ? 0 : 6;
+	return t.c_lflag & ISIG ? 0 : 8;
 }
 
-/* The shell: session leader with the terminal, starts the job and later foregrounds it. */
+/* The shell: session leader with the terminal. */
 static int shell(struct fixture *x, int slave, int master)
 {
-	int ready[2], go[2], status;
+	int to_shell[2], to_job[2], status;
+	struct termios own;
 	pid_t job;
 	char c;
 
 	signal(SIGTTOU, SIG_IGN);
-	if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) || pipe(ready) || pipe(go))
+	if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) || pipe(to_shell) || pipe(to_job))
 		return 10;
+	tcgetattr(slave, &own);
 	job = fork();
 	if (job == 0) {
 		signal(SIGTTOU, SIG_DFL);
-		_exit(background_job(x, slave, ready[1], go[0]));
+		_exit(background_job(x, slave, to_shell[1], to_job[0]));
 	}
 	setpgid(job, job);
-	if (write(master, "sh\n", 3) != 3 || read(ready[0], &c, 1) != 1)
+	if (write(master, "sh\n", 3) != 3 || read(to_shell[0], &c, 1) != 1)
 		return 11;
 	tcsetpgrp(slave, job);
-	if (write(go[1], "g", 1) != 1 || waitpid(job, &status, WUNTRACED) != job)
+	if (write(to_job[1], "g", 1) != 1 || read(to_shell[0], &c, 1) != 1)
 		return 12;
+	tcsetpgrp(slave, getpgrp());
+	tcsetattr(slave, TCSANOW, &own);
+	if (write(master, "sh\n", 3) != 3 || write(to_job[1], "g", 1) != 1)
+		return 13;
+	if (waitpid(job, &status, WUNTRACED) != job)
+		return 14;
 	if (WIFSTOPPED(status)) {
 		kill(job, SIGKILL);
-		return 13;
+		return 15;
 	}
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 14;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 16;
 }
 
 static void test_background(void **state)
@@ -653,11 +681,21 @@ static void test_background(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_bad_specs),    T(test_none_and_inject), T(test_file),
-		T(test_disk_full),    T(test_unix),	       T(test_unix_paths),
-		T(test_unix_slow_client), T(test_flow_control), T(test_stdin_ends), T(test_stdio_closed),
-		T(test_slow_pipe),    T(test_stopped_pipe),    T(test_terminal),
-		T(test_terminal_hung_guest), T(test_background),
+		T(test_bad_specs),
+		T(test_none_and_inject),
+		T(test_file),
+		T(test_disk_full),
+		T(test_unix),
+		T(test_unix_paths),
+		T(test_unix_slow_client),
+		T(test_flow_control),
+		T(test_stdin_ends),
+		T(test_stdio_closed),
+		T(test_slow_pipe),
+		T(test_stopped_pipe),
+		T(test_terminal),
+		T(test_terminal_hung_guest),
+		T(test_background),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

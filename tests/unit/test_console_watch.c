@@ -220,6 +220,20 @@ static void test_broken_escapes(void **state)
 	assert_int_equal(x->done, 1);
 }
 
+/* What follows a match on the same line is no beginning of a line. */
+static void test_rest_of_line(void **state)
+{
+	struct fixture *x = *state;
+
+	expect(x, "one");
+	expect(x, "^two");
+	start(x);
+	print(x, "onetwo\n");
+	assert_string_equal(console_watch_pending(x->w), "^two");
+	print(x, "two\n");
+	assert_int_equal(x->done, 1);
+}
+
 static void test_several_lines(void **state)
 {
 	struct fixture *x = *state;
@@ -293,10 +307,11 @@ static void test_bad_patterns(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_line),	  T(test_end_of_line), T(test_prompt),	      T(test_not_silent),
-		T(test_idle),	  T(test_order),       T(test_noise),	      T(test_broken_escapes),
-		T(test_several_lines), T(test_long_line), T(test_finish),     T(test_only_input),
-		T(test_bad_patterns),
+		T(test_line),	       T(test_end_of_line),    T(test_prompt),
+		T(test_not_silent),    T(test_idle),	       T(test_order),
+		T(test_noise),	       T(test_broken_escapes), T(test_rest_of_line),
+		T(test_several_lines), T(test_long_line),      T(test_finish),
+		T(test_only_input),    T(test_bad_patterns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

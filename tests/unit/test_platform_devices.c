@@ -17,10 +17,10 @@
 extern const struct device_class i8042_class, exit_port_class, pvpanic_class, acpi_pm_class;
 
 #define PM1_STS PLAT_PM1_EVT_PORT
-#define PM1_EN (PLAT_PM1_EVT_PORT + 2)
+#define PM1_EN	(PLAT_PM1_EVT_PORT + 2)
 #define PM1_CNT PLAT_PM1_CNT_PORT
-#define PWRBTN 0x0100
-#define SLP_EN 0x2000
+#define PWRBTN	0x0100
+#define SLP_EN	0x2000
 
 static int setup(void **state)
 {
@@ -176,9 +176,8 @@ static void test_state(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_i8042_reset), T(test_exit_port),		T(test_pvpanic),
-		T(test_poweroff),    T(test_poweroff_by_bytes), T(test_power_button),
-		T(test_reset),	     T(test_state),
+		T(test_i8042_reset),	   T(test_exit_port),	 T(test_pvpanic), T(test_poweroff),
+		T(test_poweroff_by_bytes), T(test_power_button), T(test_reset),	  T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

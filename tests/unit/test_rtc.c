@@ -16,14 +16,14 @@
 
 extern const struct device_class rtc_class;
 
-#define REG_A 0x0a
-#define REG_B 0x0b
-#define REG_C 0x0c
-#define REG_D 0x0d
-#define CENTURY 0x32
-#define B_24H 0x02
+#define REG_A	 0x0a
+#define REG_B	 0x0b
+#define REG_C	 0x0c
+#define REG_D	 0x0d
+#define CENTURY	 0x32
+#define B_24H	 0x02
 #define B_BINARY 0x04
-#define B_SET 0x80
+#define B_SET	 0x80
 
 static int setup(void **state)
 {
@@ -122,7 +122,7 @@ static void test_set(void **state)
 
 	set_time(f, 0x20, 0x00, 0x02, 0x29, 0x23, 0x59, 0x30);
 	assert_near(guest_time(f), 951868770); /* 2000-02-29 23:59:30 */
-	assert_int_equal(rd(f, 6), 3); /* a Tuesday */
+	assert_int_equal(rd(f, 6), 3);	       /* a Tuesday */
 	set_time(f, 0x19, 0x69, 0x12, 0x31, 0x00, 0x00, 0x00);
 	assert_near(guest_time(f), -86400);
 	set_time(f, 0x20, 0x99, 0x12, 0x31, 0x12, 0x30, 0x45);
@@ -152,7 +152,7 @@ static void test_formats(void **state)
 	assert_int_equal(rd(f, 9), 24);
 	wr(f, REG_B, B_BINARY);
 	assert_int_equal(rd(f, 4), 12); /* midnight is 12 AM */
-	wr(f, 4, 12 | 0x80); /* noon */
+	wr(f, 4, 12 | 0x80);		/* noon */
 	wr(f, REG_B, B_24H);
 	assert_int_equal(rd(f, 4), 0x12);
 	wr(f, 4, 0x23);
@@ -231,8 +231,8 @@ static void test_state(void **state)
 /* A peer may send any offset. */
 static void test_hostile_offset(void **state)
 {
-	static const uint64_t offsets[] = { INT64_MAX, (uint64_t)INT64_MIN, UINT64_MAX,
-					    1ull << 62, 1ull << 56 };
+	static const uint64_t offsets[] = { INT64_MAX, (uint64_t)INT64_MIN, UINT64_MAX, 1ull << 62,
+					    1ull << 56 };
 	struct fake_vm *f = *state;
 	const struct state_ref *ref = f->vm.devices->state;
 	const struct state_field *offset = &ref->desc->fields[2];
@@ -251,9 +251,9 @@ static void test_hostile_offset(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_power_on), T(test_set),	  T(test_set_running),	    T(test_formats),
-		T(test_nonsense), T(test_memory), T(test_reset_keeps_time), T(test_state),
-		T(test_hostile_offset),
+		T(test_power_on),	  T(test_set),	    T(test_set_running),
+		T(test_formats),	  T(test_nonsense), T(test_memory),
+		T(test_reset_keeps_time), T(test_state),    T(test_hostile_offset),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -317,13 +317,20 @@ static void test_state(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_power_on),	   T(test_output),
-		T(test_is_a_16550a),	   T(test_thre_interrupt),
-		T(test_priorities),	   T(test_input_keeps_order),
-		T(test_trigger_and_timeout), T(test_input_waits_for_driver),
-		T(test_input_by_polling),  T(test_overrun_without_fifo),
-		T(test_loopback_holds_input), T(test_fifo_clear),
-		T(test_wide_access),	   T(test_reset),
+		T(test_power_on),
+		T(test_output),
+		T(test_is_a_16550a),
+		T(test_thre_interrupt),
+		T(test_priorities),
+		T(test_input_keeps_order),
+		T(test_trigger_and_timeout),
+		T(test_input_waits_for_driver),
+		T(test_input_by_polling),
+		T(test_overrun_without_fifo),
+		T(test_loopback_holds_input),
+		T(test_fifo_clear),
+		T(test_wide_access),
+		T(test_reset),
 		T(test_state),
 	};
 

@@ -153,14 +153,21 @@ static void test_no_table(void **state)
 static void test_large(void **state)
 {
 	static uint8_t big[900 * 1024], huge[1100 * 1024];
-	const struct state_field big_field = { .name = "data", .kind = STATE_BYTES,
-					       .size = sizeof(big), .count = 1 };
-	const struct state_field huge_field = { .name = "data", .kind = STATE_BYTES,
-						.size = sizeof(huge), .count = 1 };
-	const struct state_desc big_desc = { .name = "big", .version = 1, .obj_size = sizeof(big),
-					     .fields = &big_field, .nfields = 1 };
-	const struct state_desc huge_desc = { .name = "huge", .version = 1,
-					      .obj_size = sizeof(huge), .fields = &huge_field,
+	const struct state_field big_field = {
+		.name = "data", .kind = STATE_BYTES, .size = sizeof(big), .count = 1
+	};
+	const struct state_field huge_field = {
+		.name = "data", .kind = STATE_BYTES, .size = sizeof(huge), .count = 1
+	};
+	const struct state_desc big_desc = { .name = "big",
+					     .version = 1,
+					     .obj_size = sizeof(big),
+					     .fields = &big_field,
+					     .nfields = 1 };
+	const struct state_desc huge_desc = { .name = "huge",
+					      .version = 1,
+					      .obj_size = sizeof(huge),
+					      .fields = &huge_field,
 					      .nfields = 1 };
 	struct state_ref r = { .desc = &big_desc, .obj = big };
 	struct diag d = { 0 };
@@ -258,8 +265,9 @@ static void test_values(void **state)
 
 static void test_unknown_and_missing(void **state)
 {
-	static const struct state_field again = { .name = "again", .kind = STATE_U8, .size = 1,
-						  .count = 1 };
+	static const struct state_field again = {
+		.name = "again", .kind = STATE_U8, .size = 1, .count = 1
+	};
 	struct state_field fields[32];
 	struct state_desc longer = sample_desc;
 	struct sample s;
@@ -487,14 +495,14 @@ static void test_post_load_fails(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_roundtrip),	  T(test_perturb_reaches_every_field),
-		T(test_layout),		  T(test_no_table),
-		T(test_large),		  T(test_versions),
-		T(test_newer_version),	  T(test_check_fields),
-		T(test_values),		  T(test_unknown_and_missing),
-		T(test_identity),	  T(test_container),
-		T(test_every_byte),	  T(test_equal),
-		T(test_print),		  T(test_post_load_fails),
+		T(test_roundtrip),     T(test_perturb_reaches_every_field),
+		T(test_layout),	       T(test_no_table),
+		T(test_large),	       T(test_versions),
+		T(test_newer_version), T(test_check_fields),
+		T(test_values),	       T(test_unknown_and_missing),
+		T(test_identity),      T(test_container),
+		T(test_every_byte),    T(test_equal),
+		T(test_print),	       T(test_post_load_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make bench`, `make bench-quick`, `make demo`. Included by the top Makefile, after guests.mk.
+
+.PHONY: bench bench-quick demo
+
+BENCH_TOOLS := $(B)/bench/time_to $(B)/bench/idle.elf
+
+bench: all $(BENCH_TOOLS)
+	tests/bench/run
+
+bench-quick: all $(BENCH_TOOLS)
+	tests/bench/run --quick
+
+demo: all
+	tests/demo
+
+# Static: it runs in the testbed too, where loading libraries costs emulated time.
+$(B)/bench/time_to: tests/bench/time_to.c
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE -std=gnu11 $(CFLAGS) $(WARN) -static -o $@ $<
+
+$(B)/bench/idle.elf: tests/bench/idle.S guests/lib/pvh.h guests/lib/link.ld
+	@mkdir -p $(@D)
+	$(CC) $(GUEST_CFLAGS) -MMD -MF $(@D)/idle.d -Iguests/lib $(GUEST_LDFLAGS) -Wl,-s,-n -o $@ $<

@@ -1,0 +1,82 @@
+# shellcheck shell=bash source-path=SCRIPTDIR/..
+# memory - what an idle guest of 128 MiB with one disk costs its host: private memory, and context
+# switches of threads that are not virtual CPUs. A micro-guest on this machine's /dev/kvm, and
+# Linux in the testbed.
+. "$(dirname "$0")/../lib.sh"
+. "$BENCH_DIR/counters.sh"
+
+IDLE_SECONDS=10
+OUT=$BENCH_OUT/$SCENARIO.out
+PID=
+
+stop_guest() {
+	[ -z "$PID" ] || kill -KILL "$PID" 2>/dev/null || true
+	[ -z "$PID" ] || wait "$PID" 2>/dev/null || true
+	PID=
+}
+trap stop_guest EXIT
+
+# start_guest TEXT COMMAND...: PID runs COMMAND, which has printed TEXT.
+start_guest() {
+	local text=$1
+	shift
+	: >"$OUT/console"
+	"$@" <"$OUT/silence" >"$OUT/console" 2>"$OUT/stderr" &
+	PID=$!
+	for _ in {1..600}; do
+		if grep -q "$text" "$OUT/console"; then return; fi
+		kill -0 "$PID" 2>/dev/null || fail "$1 ended: $(cat "$OUT/stderr")"
+		sleep 0.1
+	done
+	fail "no \"$text\" from $1 within 60 s"
+}
+
+# measure_idle ID SETTLE N COMMAND...: N guests one after the other: alone, they share nothing.
+measure_idle() {
+	local id=$1 settle=$2 n=$3 text=$4 i before
+	shift 4
+	record figure "memory-$id" KiB "Private_Clean + Private_Dirty without guest RAM, $TITLE"
+	record goal "memory-$id" value 1536
+	record command "memory-$id" unvmm "$(quoted "$@") & sum of /proc/PID/smaps (counters.sh)"
+	record figure "switches-$id" switches "of all threads but vcpus in $IDLE_SECONDS s, $TITLE"
+	record goal "switches-$id" value 0
+	record command "switches-$id" unvmm "$(quoted "$@") & *_ctxt_switches of /proc/PID/task/*/status (counters.sh)"
+	for i in $(seq "$n"); do
+		start_guest "$text" "$@"
+		sleep "$settle"
+		record sample "memory-$id" unvmm "$i" "$(private_kib "$PID")"
+		before=$(switches_of "$PID")
+		sleep "$IDLE_SECONDS"
+		record sample "switches-$id" unvmm "$i" "$(($(switches_of "$PID") - before))"
+		stop_guest
+	done
+}
+
+# Standard input that never says anything and never ends.
+rm -f "$OUT/silence"
+SCRATCH=${TESTBED_SCRATCH-$OUT}
+mkdir -p "$SCRATCH"
+truncate -s 16M "$SCRATCH/disk.img"
+
+if [ -z "${TESTBED_OUTPUT-}" ]; then
+	mkfifo "$OUT/silence"
+	exec {silence}<>"$OUT/silence"
+	if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
+		TITLE="128 MiB, 1 vCPU, 1 disk, halted micro-guest"
+		# A copy: pages that another unvmm on this machine maps too would not be private.
+		cp "$UNVMM" "$OUT/unvmm"
+		measure_idle micro 0.5 3 i "$OUT/unvmm" run -k build/bench/idle.elf -m 128M -o pit=false \
+			-d "$SCRATCH/disk.img"
+		record note memory-micro "the program is a copy of build/unvmm, so that nobody shares its pages"
+	fi
+	exec {silence}>&-
+	enter_testbed
+fi
+# In the testbed: the output folder is a 9p share, which has no FIFOs that work.
+OUT=$TESTBED_SCRATCH
+mkfifo "$OUT/silence"
+exec {silence}<>"$OUT/silence"
+TITLE="128 MiB, 1 vCPU, 1 disk, idle Linux"
+measure_idle linux 5 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
+	-i "$TESTBED_INITRD_CLOUD" -a "console=ttyS0 quiet panic=-1 agent=idle:600" -m 128M \
+	-d "$SCRATCH/disk.img"
