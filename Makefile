@@ -33,6 +33,10 @@ else ifeq ($(SAN),thread)
 SANFLAGS := -fsanitize=thread
 endif
 
+# One short line per command; V=1 shows the commands.
+Q	:= $(if $(V),,@)
+say	= $(if $(V),,@printf '  %-5s %s\n' $(1) $@)
+
 # main.c and cmd_*.c are the program; everything else is the library that the tests link too.
 MAIN_SRC := $(wildcard vmm/main.c vmm/cmd_*.c)
 LIB_SRC	:= $(filter-out $(MAIN_SRC),$(wildcard vmm/*.c devices/*.c migrate/*.c))
@@ -52,24 +56,28 @@ help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
 
 $(B)/unvmm: $(MAIN_OBJ) $(B)/libunvmm.a
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/libunvmm.a: $(LIB_OBJ)
-	rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 # The guest's DSDT: ASL with platform.h's numbers, compiled to a C array by iasl.
 $(B)/devices/acpi.o: $(B)/gen/dsdt.h
 $(B)/gen/dsdt.h: devices/dsdt.asl include/unvmm/platform.h
 	@mkdir -p $(@D)
-	$(CC) -E -P -x assembler-with-cpp -Iinclude $< -o $(B)/gen/dsdt.i.asl
-	iasl -vs -we -tc -p $(B)/gen/dsdt $(B)/gen/dsdt.i.asl > $(B)/gen/iasl.log 2>&1 || \
+	$(call say,IASL)
+	$(Q)$(CC) -E -P -x assembler-with-cpp -Iinclude $< -o $(B)/gen/dsdt.i.asl
+	$(Q)iasl -vs -we -tc -p $(B)/gen/dsdt $(B)/gen/dsdt.i.asl > $(B)/gen/iasl.log 2>&1 || \
 		{ cat $(B)/gen/iasl.log; false; }
-	sed 's/^unsigned char dsdt_aml_code/static const &/' $(B)/gen/dsdt.hex > $@
+	$(Q)sed 's/^unsigned char dsdt_aml_code/static const &/' $(B)/gen/dsdt.hex > $@
 
 # The registry decides which classes exist.
 $(B)/devices/registry.o: devices/registry.def
@@ -79,7 +87,8 @@ $(B)/devices/registry.o: devices/registry.def
 # --- tests -----------------------------------------------------------------------------------
 $(B)/tests/%: tests/unit/%.c $(TESTLIB_OBJ) $(B)/libunvmm.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) \
+	$(call say,LD)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) \
 		$(B)/libunvmm.a -lcmocka $(LIBS)
 $(B)/tests/lib/%.o: CPPFLAGS += -Itests/lib -Ivmm -Idevices
 .SECONDARY: $(LIB_OBJ) $(TESTLIB_OBJ)
@@ -90,7 +99,8 @@ unit: $(UNIT)
 # A fuzz target with a main that replays files, or on libFuzzer.
 $(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(TESTLIB_OBJ) $(B)/libunvmm.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
+	$(call say,LD)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
 		$(if $(FUZZER),-fsanitize=fuzzer,tests/fuzz/replay.c) $(TESTLIB_OBJ) \
 		$(B)/libunvmm.a -lcmocka $(LIBS)
 

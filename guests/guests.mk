@@ -30,31 +30,39 @@ $(GUEST_OBJ) $(GUEST_LIB_OBJ) $(G)/lib/start.o $(G)/lib/start-64.o $(G)/hello-64
 
 $(filter-out $(G)/hello.o,$(GUEST_OBJ)): $(G)/%.o: guests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(GUEST_CFLAGS) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(GUEST_CFLAGS) -c -o $@ $<
 
 $(filter-out $(G)/lib/ap.o,$(GUEST_LIB_OBJ)): $(G)/lib/%.o: guests/lib/%.c
 	@mkdir -p $(@D)
-	$(CC) $(GUEST_CFLAGS) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(GUEST_CFLAGS) -c -o $@ $<
 
 $(G)/hello.o $(G)/lib/ap.o $(G)/lib/start.o: $(G)/%.o: guests/%.S
 	@mkdir -p $(@D)
-	$(CC) $(GUEST_CFLAGS) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(GUEST_CFLAGS) -c -o $@ $<
 
 $(G)/hello-64.o $(G)/lib/start-64.o: $(G)/%-64.o: guests/%.S
 	@mkdir -p $(@D)
-	$(CC) $(GUEST_CFLAGS) -DNO_PVH -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(GUEST_CFLAGS) -DNO_PVH -c -o $@ $<
 
 $(G)/libguest.a: $(GUEST_LIB_OBJ)
-	rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
 
 $(G)/hello.elf $(G)/hello-64.elf: $(G)/%.elf: $(G)/%.o guests/lib/link.ld
-	$(CC) $(GUEST_LDFLAGS) -Wl,-s,-n -o $@ $(filter %.o,$^)
+	$(call say,LD)
+	$(Q)$(CC) $(GUEST_LDFLAGS) -Wl,-s,-n -o $@ $(filter %.o,$^)
 
 $(patsubst %,$(G)/%.elf,$(filter-out hello,$(GUEST_NAMES))): $(G)/%.elf: $(G)/lib/start.o $(G)/%.o \
 		$(GUEST_RUNTIME) guests/lib/link.ld
-	$(CC) $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^) $(GUEST_RUNTIME)
+	$(call say,LD)
+	$(Q)$(CC) $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^) $(GUEST_RUNTIME)
 
 $(patsubst %,$(G)/%-64.elf,$(filter-out hello,$(GUEST_64))): $(G)/%-64.elf: $(G)/lib/start-64.o \
 		$(G)/%.o $(GUEST_RUNTIME) guests/lib/link.ld
-	$(CC) $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^) $(GUEST_RUNTIME)
+	$(call say,LD)
+	$(Q)$(CC) $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^) $(GUEST_RUNTIME)

@@ -3,10 +3,10 @@
  * chardev.h - the other end of a console: stdio, a file or a UNIX socket.
  *
  * Output never blocks the guest for long: bytes go to a bounded buffer and out when the peer takes
- * them; a peer that stops reading loses output (counted, said once), not the guest. On stdio, a full
- * buffer makes the guest wait, lock held, for 1 s at most without any byte taken; then it is so too.
- * Input is delivered when the device has room. A watcher sees all output first (console matching).
- * Needs SIGPIPE ignored and descriptors 0 to 2 not used for anything else.
+ * them; a peer that stops reading loses output (counted, said once), not the guest. On stdio, a
+ * full buffer makes the guest wait, lock held, for 1 s at most without any byte taken; then it is
+ * so too. Input is delivered when the device has room. A watcher sees all output first (console
+ * matching). Needs SIGPIPE ignored and descriptors 0 to 2 not used for anything else.
  *
  * Thread: control lock held; handlers of descriptors run on the main loop and take it.
  */

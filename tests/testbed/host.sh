@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
 # Starts one host under test (L1): a QEMU without any hardware help whose CPU has AMD SVM, with an
 # IOMMU and virtio functions. Options of run and shell are parsed here too. Sourced after lib.sh.
 

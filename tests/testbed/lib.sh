@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
 # What every script of the testbed shares: where things are, how to say and to end things, and
 # how to tell whether a generated file is still current. Sourced, never run.
 
@@ -44,7 +45,7 @@ current() {
 }
 
 # show_usage FILE: prints the comment block that opens a script (after its first line).
-show_usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
+show_usage() { sed -n '/SPDX/d;/^# shellcheck/d;2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$1"; }
 
 # locked NAME COMMAND...: runs COMMAND while no other process runs one under the same NAME.
 locked() {
