@@ -5,12 +5,17 @@
 #ifndef UNVMM_VMM_CMD_H
 #define UNVMM_VMM_CMD_H
 
+#include <termios.h>
+
 /* Exit statuses of design.md, section 1. */
 enum {
 	EXIT_GUEST_FAILED = 1, /* reset with on_reboot = "exit", panic, --expect not seen */
 	EXIT_USAGE = 2,	       /* wrong usage, configuration or host error */
 	EXIT_TIMEOUT = 124,    /* --timeout passed */
 };
+
+/* The modes that a fatal signal's handler gives back to this terminal (main.c). */
+void main_save_terminal(int fd, const struct termios *modes);
 
 /* argv[0] is the subcommand's name. Returns the exit status. */
 int cmd_run(int argc, char **argv);

@@ -138,6 +138,12 @@ static void on_signal(struct loop_fd *lf, uint32_t revents)
 	(void)revents;
 	if (read(lf->fd, &si, sizeof(si)) != sizeof(si))
 		return;
+	if (si.ssi_signo == SIGCONT) {
+		vm_lock(vm);
+		chardev_continue(vm->console);
+		vm_unlock(vm);
+		return;
+	}
 	if (si.ssi_signo != SIGTERM || r->shutting_down || !vm->power_button) {
 		log_warn("ended by signal %u", si.ssi_signo);
 		quit(r, 128 + (int)si.ssi_signo);
@@ -197,16 +203,24 @@ static int make_timer(struct loop *l, struct loop_fd *lf, int *fd,
 	return err ? diag_errno(d, err, "cannot watch a timer") : 0;
 }
 
+/* What the operator says by signals; read from a signalfd on the main loop. */
+static sigset_t operator_signals(void)
+{
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCONT };
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (unsigned int i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&set, signals[i]);
+	return set;
+}
+
 static int watch_operator(struct run *r, struct diag *d)
 {
 	struct loop *l = &r->machine.vm.main_loop;
-	sigset_t set;
+	sigset_t set = operator_signals();
 	int err;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
 	r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (r->signal_fd < 0)
 		return diag_errno(d, -errno, "cannot listen for signals");
@@ -239,12 +253,8 @@ static int watch_console(struct run *r, struct diag *d)
 
 static void block_signals(void)
 {
-	sigset_t set;
+	sigset_t set = operator_signals();
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -259,8 +269,14 @@ static int run_machine(struct run *r, struct diag *d)
 	block_signals();
 	err = machine_create(&r->machine, &r->config, d);
 	vm->on_event = on_event;
-	if (!err)
+	if (!err) {
+		struct termios modes;
+		int fd;
+
+		if (chardev_saved_terminal(vm->console, &fd, &modes))
+			main_save_terminal(fd, &modes);
 		err = watch_operator(r, d);
+	}
 	if (!err)
 		err = watch_console(r, d);
 	if (!err)

@@ -1,11 +1,61 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * main.c - the program: a table of subcommands. One thread so far.
+ * main.c - the program: a table of subcommands, and what a process owes its caller whatever
+ * happens: sane standard descriptors, and the terminal as it was. Before any thread starts.
  */
 #include "cmd.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+/* The terminal to give back if the process dies; written by cmd_run() before raw mode matters. */
+static struct {
+	volatile sig_atomic_t valid;
+	int fd;
+	struct termios modes;
+} saved_terminal;
+
+void main_save_terminal(int fd, const struct termios *modes)
+{
+	saved_terminal.fd = fd;
+	saved_terminal.modes = *modes;
+	saved_terminal.valid = 1;
+}
+
+static void on_fatal_signal(int sig)
+{
+	/* SA_RESETHAND has restored the default action: raise() ends the process as the signal
+	 * says. */
+	if (saved_terminal.valid)
+		tcsetattr(saved_terminal.fd, TCSANOW, &saved_terminal.modes);
+	raise(sig);
+}
+
+static void handle_fatal_signals(void)
+{
+	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT, SIGSYS };
+	struct sigaction sa = { .sa_handler = on_fatal_signal, .sa_flags = (int)SA_RESETHAND };
+
+	for (size_t i = 0; i < sizeof(fatal) / sizeof(fatal[0]); i++)
+		sigaction(fatal[i], &sa, NULL);
+}
+
+/* A caller may have closed 0, 1 or 2; the next descriptor that we open must not become one. */
+static int open_standard_descriptors(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+		if (fd < 0)
+			return -1;
+	} while (fd <= STDERR_FILENO);
+	close(fd);
+	return 0;
+}
 
 static const struct {
 	const char *name;
@@ -25,6 +75,11 @@ static void usage(FILE *out)
 
 int main(int argc, char **argv)
 {
+	if (open_standard_descriptors()) {
+		fprintf(stderr, "unvmm: /dev/null cannot be opened\n");
+		return EXIT_USAGE;
+	}
+	handle_fatal_signals();
 	if (argc < 2) {
 		usage(stderr);
 		return EXIT_USAGE;

@@ -19,7 +19,9 @@ CHECKOUT=$(cd "$BENCH_DIR/../.." && pwd)
 : "${BENCH_OUT:=$CHECKOUT/build/bench}" "${BENCH_PAIRS:=10}" "${SCENARIO:=$(basename "$0" .sh)}"
 export BENCH_OUT BENCH_PAIRS SCENARIO
 RECORDS=$BENCH_OUT/$SCENARIO.out/records
+# shellcheck disable=SC2034 # used by the scenarios
 BUILD=$CHECKOUT/build
+# shellcheck disable=SC2034
 UNVMM=${BENCH_UNVMM:-build/unvmm}
 cd "$CHECKOUT"
 mkdir -p "$(dirname "$RECORDS")"
@@ -82,7 +84,7 @@ peers_of() { (cd "$BENCH_DIR/peers" && printf '%s\n' "$1"*.args | sed 's/\.args$
 # software_kvm: whether this machine's KVM works without help of the CPU.
 software_kvm() { ! grep -Eqw 'svm|vmx' /proc/cpuinfo; }
 
-need_kvm() { [ -r /dev/kvm ] && [ -w /dev/kvm ] || skip "no usable /dev/kvm on this machine"; }
+need_kvm() { if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then skip "no usable /dev/kvm on this machine"; fi; }
 
 need_qemu() { command -v qemu-system-x86_64 >/dev/null || skip "qemu-system-x86_64 is not installed"; }
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash source-path=SCRIPTDIR/..
+# shellcheck shell=bash source-path=SCRIPTDIR
 # blk - virtio-blk in the testbed: rate, exits to user space and host CPU per I/O of fio in a Linux
 # guest, against QEMU with the same cache mode: "direct" on a RAM disk of the host with O_DIRECT,
 # "cached" on a file through the host's page cache. All guests are up at once, but only one works.
@@ -13,7 +13,9 @@ SECONDS_EACH=2
 KERNEL=$TESTBED_KERNEL_CLOUD
 INITRD=$TESTBED_INITRD_CLOUD
 APPEND='console=ttyS0 quiet panic=-1'
+# shellcheck disable=SC2034 # compare() uses them by name
 CASES_direct=(randread:1 randread:16 randwrite:1 randwrite:16)
+# shellcheck disable=SC2034
 CASES_cached=(randread:16 randwrite:16)
 SCREENING=3
 [ -z "${BENCH_QUICK-}" ] || SCREENING=1
@@ -100,7 +102,7 @@ describe() {
 }
 
 compare() {
-	local mode=$1 direct=$2 set best= best_value= case pair values value
+	local mode=$1 direct=$2 set best="" best_value="" case pair values value
 	local -n cases=CASES_$mode
 	local -A args=()
 	new_disk "$mode"

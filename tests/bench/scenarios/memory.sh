@@ -1,4 +1,4 @@
-# shellcheck shell=bash source-path=SCRIPTDIR/..
+# shellcheck shell=bash source-path=SCRIPTDIR
 # memory - what an idle guest of 128 MiB with one disk costs its host: private memory, and context
 # switches of threads that are not virtual CPUs. A micro-guest on this machine's /dev/kvm, and
 # Linux in the testbed.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash source-path=SCRIPTDIR/..
+# shellcheck shell=bash source-path=SCRIPTDIR
 # size - bytes of the stripped program.
 . "$(dirname "$0")/../lib.sh"
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash source-path=SCRIPTDIR/..
+# shellcheck shell=bash source-path=SCRIPTDIR
 # start - exec to the first serial byte of guests/hello.S, on this machine's /dev/kvm.
 . "$(dirname "$0")/../lib.sh"
 
@@ -12,7 +12,7 @@ ms() { awk -v us="$1" 'BEGIN {print us / 1000}'; }
 
 # best_peer: the option set with the lowest median of 3, in BEST.
 best_peer() {
-	local set value best_value= values
+	local set value values best_value=""
 	for set in $(peers_of start-); do
 		peer_args common "$set"
 		values=$(for _ in 1 2 3 4; do measure "${ARGS[@]}" && echo; done | tail -n 3)
