@@ -27,16 +27,18 @@ static int open_error(const char *path, bool readonly, bool direct, int err, str
 	int fd;
 
 	if (direct && err == -EINVAL)
-		return diag_set(d, err,
-				"disk %s: its file system has no direct I/O; leave out direct = true",
-				path);
+		return diag_set(
+			d, err,
+			"disk %s: its file system has no direct I/O; leave out direct = true",
+			path);
 	if (!readonly && (err == -EACCES || err == -EROFS || err == -EPERM)) {
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 		if (fd >= 0) {
 			close(fd);
 			return diag_errno(d, err,
 					  "disk %s: cannot be opened for writing (readonly = true "
-					  "would open it for reading)", path);
+					  "would open it for reading)",
+					  path);
 		}
 	}
 	return diag_errno(d, err, "disk %s: cannot be opened", path);
@@ -49,9 +51,11 @@ static int lock_image(struct blk_backend *b, struct diag *d)
 	if (fcntl(b->fd, F_OFD_SETLK, &lock) == 0)
 		return 0;
 	if (errno == EAGAIN || errno == EACCES)
-		return diag_set(d, -EBUSY,
-				"disk %s: the image is in use by another process or disk; stop that, or "
-				"use readonly = true on both sides", b->path);
+		return diag_set(
+			d, -EBUSY,
+			"disk %s: the image is in use by another process or disk; stop that, or "
+			"use readonly = true on both sides",
+			b->path);
 	return diag_errno(d, -errno, "disk %s: cannot lock the image", b->path);
 }
 
@@ -74,9 +78,11 @@ static int probe_direct(struct blk_backend *b, bool block_device, struct diag *d
 	}
 	b->block_size = offset_align > BLK_SECTOR ? offset_align : BLK_SECTOR;
 	if (!is_power_of_2(b->block_size) || !is_power_of_2(b->memory_align))
-		return diag_set(d, -EINVAL,
-				"disk %s: direct I/O with a block size of %u is not supported; leave "
-				"out direct = true", b->path, b->block_size);
+		return diag_set(
+			d, -EINVAL,
+			"disk %s: direct I/O with a block size of %u is not supported; leave "
+			"out direct = true",
+			b->path, b->block_size);
 	return 0;
 }
 
@@ -90,8 +96,8 @@ static int measure(struct blk_backend *b, struct diag *d)
 	if (S_ISREG(st.st_mode))
 		b->size = (uint64_t)st.st_size;
 	else if (!S_ISBLK(st.st_mode))
-		return diag_set(d, -EINVAL,
-				"disk %s: is neither a regular file nor a block device", b->path);
+		return diag_set(d, -EINVAL, "disk %s: is neither a regular file nor a block device",
+				b->path);
 	else if (ioctl(b->fd, BLKGETSIZE64, &b->size) < 0)
 		return diag_errno(d, -errno, "disk %s: its size cannot be read", b->path);
 
@@ -103,8 +109,10 @@ static int measure(struct blk_backend *b, struct diag *d)
 			return err;
 	}
 	if (!b->size)
-		return diag_set(d, -EINVAL, "disk %s: is empty; give it a size with "
-				"'truncate -s 1G'", b->path);
+		return diag_set(d, -EINVAL,
+				"disk %s: is empty; give it a size with "
+				"'truncate -s 1G'",
+				b->path);
 	if (b->size % b->block_size)
 		return diag_set(d, -EINVAL,
 				"disk %s: its size, %" PRIu64 " bytes, is not a multiple of %u; "
@@ -113,14 +121,17 @@ static int measure(struct blk_backend *b, struct diag *d)
 	return 0;
 }
 
-int blk_open(struct blk_backend *b, const char *path, bool readonly, bool direct,
-	     struct loop *loop, struct diag *d)
+int blk_open(struct blk_backend *b, const char *path, bool readonly, bool direct, struct loop *loop,
+	     struct diag *d)
 {
 	int flags = (readonly ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
 	int err;
 
-	*b = (struct blk_backend){ .path = path, .readonly = readonly, .direct = direct,
-				   .loop = loop, .ops = &blk_uring_ops };
+	*b = (struct blk_backend){ .path = path,
+				   .readonly = readonly,
+				   .direct = direct,
+				   .loop = loop,
+				   .ops = &blk_uring_ops };
 	/* Not to hang on a FIFO; the ring takes O_NONBLOCK as "never wait", so it is removed. */
 	b->fd = open(path, flags | O_CLOEXEC | O_NONBLOCK);
 	if (b->fd < 0)
@@ -204,7 +215,7 @@ const struct blk_ops blk_uring_ops = {
 /* --- transfers ------------------------------------------------------------------------------- */
 
 static const char *const kind_names[] = {
-	[BLK_READ] = "read", [BLK_WRITE] = "write", [BLK_SYNC] = "sync",
+	[BLK_READ] = "read",	   [BLK_WRITE] = "write",	   [BLK_SYNC] = "sync",
 	[BLK_DISCARD] = "discard", [BLK_ZERO] = "write of zeroes",
 };
 
@@ -249,7 +260,8 @@ static int bounce_next(struct blk_backend *b, struct blk_io *io)
 		return -EINVAL;
 	if (!io->bounce) {
 		uint64_t room = end - start < BLK_BOUNCE_MAX ? end - start : BLK_BOUNCE_MAX;
-		uint32_t align = b->memory_align > sizeof(void *) ? b->memory_align : sizeof(void *);
+		uint32_t align =
+			b->memory_align > sizeof(void *) ? b->memory_align : sizeof(void *);
 		void *p;
 
 		if (posix_memalign(&p, align, room))
@@ -270,8 +282,8 @@ static int submit_bounced(struct blk_backend *b, struct blk_io *io)
 	struct iovec iov = { .iov_base = io->bounce + io->bounce_done,
 			     .iov_len = io->bounce_len - io->bounce_done };
 
-	return io->kind == BLK_READ ? b->ops->readv(b, &io->op, &iov, 1, start) :
-				      b->ops->writev(b, &io->op, &iov, 1, start, io->durable);
+	return io->kind == BLK_READ ? b->ops->readv(b, &io->op, &iov, 1, start)
+				    : b->ops->writev(b, &io->op, &iov, 1, start, io->durable);
 }
 
 static int submit_data(struct blk_backend *b, struct blk_io *io)
@@ -282,10 +294,10 @@ static int submit_data(struct blk_backend *b, struct blk_io *io)
 		err = io->bounce_len ? 0 : bounce_next(b, io);
 		return err ? err : submit_bounced(b, io);
 	}
-	return io->kind == BLK_READ ?
-		       b->ops->readv(b, &io->op, io->data.iov, io->data.n, io->offset) :
-		       b->ops->writev(b, &io->op, io->data.iov, io->data.n, io->offset,
-				      io->durable);
+	return io->kind == BLK_READ
+		       ? b->ops->readv(b, &io->op, io->data.iov, io->data.n, io->offset)
+		       : b->ops->writev(b, &io->op, io->data.iov, io->data.n, io->offset,
+					io->durable);
 }
 
 /* Zeroes by writing them: one page of zeroes, mapped read-only and shared by all pieces. */

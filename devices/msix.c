@@ -99,11 +99,12 @@ int msix_connect(struct msix *m, unsigned int source, uint16_t vector)
 	struct msix_source *s = &m->sources[source];
 	int err;
 
-	if (vector != MSIX_NO_VECTOR && vector >= m->nvectors)
-		return -EINVAL;
 	if (s->vector == vector)
 		return 0;
 	source_detach(m, s);
+	s->vector = MSIX_NO_VECTOR;
+	if (vector != MSIX_NO_VECTOR && vector >= m->nvectors)
+		return -EINVAL;
 	s->vector = vector;
 	err = source_attach(m, s);
 	if (err)
@@ -281,8 +282,8 @@ static const struct state_desc entry_state = {
 
 static const struct state_field msix_fields[] = {
 	STATE_SCALAR_CHECK(STATE_U16, struct msix, nvectors),
-	STATE_ARRAY(struct msix, table, entry_state),
 	STATE_SCALAR(STATE_U64, struct msix, pending),
+	STATE_ARRAY(struct msix, table, entry_state),
 };
 
 const struct state_desc msix_state = {

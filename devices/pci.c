@@ -146,15 +146,13 @@ static void bars_update(struct pci_dev *p)
 {
 	bool decode = p->config[PCI_COMMAND] & PCI_COMMAND_MEMORY;
 
-	for (unsigned int n = 0; n < PCI_BARS; n++) {
-		uint64_t base = bar_address(p, n);
-
-		if (!p->bars[n].size || (p->bars[n].mapped && decode && p->bars[n].base == base))
-			continue;
-		bar_unmap(p, n);
-		if (decode)
-			bar_map(p, n, base);
-	}
+	/* First what goes away: a BAR may come to where another one was. */
+	for (unsigned int n = 0; n < PCI_BARS; n++)
+		if (!decode || p->bars[n].base != bar_address(p, n))
+			bar_unmap(p, n);
+	for (unsigned int n = 0; n < PCI_BARS; n++)
+		if (decode && p->bars[n].size && !p->bars[n].mapped)
+			bar_map(p, n, bar_address(p, n));
 }
 
 /* --- configuration cycles ------------------------------------------------------------------- */
@@ -225,11 +223,13 @@ void pci_unplug(struct pci_dev *p)
 
 void pci_reset(struct pci_dev *p)
 {
-	/* Decode is off at power-on; the guest's driver or firmware switches it on. */
-	pci_set16(p, PCI_COMMAND, 0);
+	/*
+	 * Whatever the guest can write is zero at power-on, but for the BARs, which firmware
+	 * assigns. Decode is off; the guest's driver switches it on.
+	 */
+	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++)
+		p->config[i] &= (uint8_t)~p->wmask[i];
 	bars_update(p);
-	p->config[PCI_INTERRUPT_LINE] = 0;
-	p->config[PCI_CACHE_LINE_SIZE] = 0;
 	for (unsigned int n = 0; n < PCI_BARS; n++) {
 		if (!p->bars[n].size)
 			continue;
@@ -238,30 +238,45 @@ void pci_reset(struct pci_dev *p)
 	}
 }
 
-/* A peer's bytes: what the guest may not write must be what this host's model has. */
+/*
+ * Only what the guest can have written travels. The rest of configuration space is made by the
+ * machine type and the configuration, on both sides alike; the devices' own CHECK fields say so.
+ */
+static int pci_state_pre_save(void *obj)
+{
+	struct pci_dev *p = obj;
+
+	for (unsigned int i = 0; i < PCI_HEADER_SIZE; i++)
+		p->written[i] = p->config[i] & p->wmask[i];
+	return 0;
+}
+
 static int pci_state_validate(const void *scratch, const void *live, struct diag *d)
 {
 	const struct pci_dev *s = scratch, *l = live;
 
-	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++)
-		if ((s->config[i] ^ l->config[i]) & ~l->wmask[i])
-			return diag_set(
-				d, -EINVAL,
-				"configuration byte 0x%x is 0x%02x, this machine has 0x%02x", i,
-				s->config[i], l->config[i]);
+	for (unsigned int i = 0; i < PCI_HEADER_SIZE; i++)
+		if (s->written[i] & ~l->wmask[i])
+			return diag_set(d, -EINVAL,
+					"configuration byte 0x%x is 0x%02x, the guest can only change 0x%02x",
+					i, s->written[i], l->wmask[i]);
 	return 0;
 }
 
 static int pci_state_post_load(void *obj, struct diag *d)
 {
+	struct pci_dev *p = obj;
+
 	(void)d;
-	bars_update(obj);
+	for (unsigned int i = 0; i < PCI_HEADER_SIZE; i++)
+		p->config[i] = (p->config[i] & ~p->wmask[i]) | p->written[i];
+	bars_update(p);
 	return 0;
 }
 
 static const struct state_field pci_fields[] = {
 	STATE_SCALAR_CHECK(STATE_U8, struct pci_dev, slot),
-	STATE_RAW(struct pci_dev, config),
+	STATE_RAW(struct pci_dev, written),
 };
 
 const struct state_desc pci_dev_state = {
@@ -270,6 +285,7 @@ const struct state_desc pci_dev_state = {
 	.obj_size = sizeof(struct pci_dev),
 	.fields = pci_fields,
 	.nfields = ARRAY_SIZE(pci_fields),
+	.pre_save = pci_state_pre_save,
 	.validate = pci_state_validate,
 	.post_load = pci_state_post_load,
 };

@@ -163,7 +163,6 @@ static int plug_bridge(struct pci_host *h, struct diag *d)
 		.class_code = 0x060000, /* bridge, host */
 	};
 
-	h->bridge.vm = h->vm;
 	h->bridge.id = "pci-host";
 	pci_dev_init(&h->bridge, &ids);
 	return pci_plug(h->vm, &h->bridge, d);
@@ -177,7 +176,7 @@ static int pci_host_create(struct vm *vm, struct device *dev, const void *conf, 
 	(void)conf;
 	if (!h)
 		return diag_set(d, -ENOMEM, "out of memory for the PCI host bridge");
-	h->vm = vm;
+	h->vm = h->bridge.vm = vm;
 	h->window_next = PLAT_PCI_MEM_BASE;
 	h->state[0] = (struct state_ref){ &host_state, h };
 	vm->pci = h;

@@ -275,8 +275,7 @@ void softq_stop(struct softq *sq)
 
 void softq_doorbell(struct softq *sq, unsigned int q, struct vdev_doorbell *db)
 {
-	*db = (struct vdev_doorbell){ .kind = DOORBELL_EVENTFD,
-				      .fd = sq->queues[q].kick_fd };
+	*db = (struct vdev_doorbell){ .kind = DOORBELL_EVENTFD, .fd = sq->queues[q].kick_fd };
 }
 
 void softq_kick(struct softq *sq, unsigned int q)

@@ -19,14 +19,14 @@
 #include <unvmm/softq.h>
 #include <unvmm/vm.h>
 
-#define BLK_QUEUES_MAX	   16
-#define BLK_SEG_MAX	   254u /* data segments of a request */
-#define BLK_CHAIN_MAX	   (BLK_SEG_MAX + 18) /* and a header in pieces as small as a byte, status */
-#define BLK_CHUNK	   16u	/* requests are allocated by so many, when first needed */
-#define BLK_KEEP_IOV	   64u	/* longer vectors are freed after use */
-#define BLK_INLINE_IOV	   6u
-#define BLK_DISCARD_MAX	   (GiB(1) / BLK_SECTOR)
-#define BLK_ZEROES_MAX	   (MiB(128) / BLK_SECTOR)
+#define BLK_QUEUES_MAX	16
+#define BLK_SEG_MAX	254u		   /* data segments of a request */
+#define BLK_CHAIN_MAX	(BLK_SEG_MAX + 18) /* and a header in pieces as small as a byte, status */
+#define BLK_CHUNK	16u /* requests are allocated by so many, when first needed */
+#define BLK_KEEP_IOV	64u /* longer vectors are freed after use */
+#define BLK_INLINE_IOV	6u
+#define BLK_DISCARD_MAX (GiB(1) / BLK_SECTOR)
+#define BLK_ZEROES_MAX	(MiB(128) / BLK_SECTOR)
 
 struct blk_conf {
 	char *path;
@@ -65,7 +65,8 @@ struct virtio_blk {
 	char serial[VIRTIO_BLK_ID_BYTES];
 	bool readonly; /* of the state table */
 	struct blk_pool pools[BLK_QUEUES_MAX];
-	/* The chain that is being taken: its vectors are copied to the request, which is smaller. */
+	/* The chain that is being taken: its vectors are copied to the request, which is smaller.
+	 */
 	struct iovec iov[BLK_CHAIN_MAX];
 	gpa_t gpa[BLK_CHAIN_MAX];
 	struct state_ref state[VIRTIO_PCI_STATES + 1];
@@ -396,8 +397,8 @@ static const struct vdev_ops blk_vdev_ops = {
 
 /*
  * What is offered depends on the configuration only, not on what this host's file system can do, so
- * that a guest finds the same disk on any host: a discard that is not supported succeeds, zeroes are
- * written.
+ * that a guest finds the same disk on any host: a discard that is not supported succeeds, zeroes
+ * are written.
  */
 static void fill_vdev(struct virtio_blk *blk, const struct blk_conf *conf)
 {
@@ -580,20 +581,40 @@ static void blk_init_conf(void *opaque)
 }
 
 static const struct opt blk_opts[] = {
-	{ .name = "path", .type = OPT_PATH, .offset = offsetof(struct blk_conf, path),
-	  .required = true, .help = "raw image or block device" },
-	{ .name = "readonly", .type = OPT_BOOL, .offset = offsetof(struct blk_conf, readonly),
+	{ .name = "path",
+	  .type = OPT_PATH,
+	  .offset = offsetof(struct blk_conf, path),
+	  .required = true,
+	  .help = "raw image or block device" },
+	{ .name = "readonly",
+	  .type = OPT_BOOL,
+	  .offset = offsetof(struct blk_conf, readonly),
 	  .help = "the guest cannot write" },
-	{ .name = "serial", .type = OPT_STRING, .offset = offsetof(struct blk_conf, serial),
-	  .max = VIRTIO_BLK_ID_BYTES, .help = "serial number, at most 20 bytes (default: blk0...)" },
-	{ .name = "queues", .type = OPT_INT, .offset = offsetof(struct blk_conf, queues),
-	  .min = 1, .max = BLK_QUEUES_MAX, .help = "number of queues (default 1)" },
-	{ .name = "queue_size", .type = OPT_INT, .offset = offsetof(struct blk_conf, queue_size),
-	  .min = 16, .max = VQ_SIZE_MAX, .check = check_queue_size,
+	{ .name = "serial",
+	  .type = OPT_STRING,
+	  .offset = offsetof(struct blk_conf, serial),
+	  .max = VIRTIO_BLK_ID_BYTES,
+	  .help = "serial number, at most 20 bytes (default: blk0...)" },
+	{ .name = "queues",
+	  .type = OPT_INT,
+	  .offset = offsetof(struct blk_conf, queues),
+	  .min = 1,
+	  .max = BLK_QUEUES_MAX,
+	  .help = "number of queues (default 1)" },
+	{ .name = "queue_size",
+	  .type = OPT_INT,
+	  .offset = offsetof(struct blk_conf, queue_size),
+	  .min = 16,
+	  .max = VQ_SIZE_MAX,
+	  .check = check_queue_size,
 	  .help = "entries of a queue, a power of two (default 256)" },
-	{ .name = "direct", .type = OPT_BOOL, .offset = offsetof(struct blk_conf, direct),
+	{ .name = "direct",
+	  .type = OPT_BOOL,
+	  .offset = offsetof(struct blk_conf, direct),
 	  .help = "bypass the host's page cache (O_DIRECT)" },
-	{ .name = "discard", .type = OPT_BOOL, .offset = offsetof(struct blk_conf, discard),
+	{ .name = "discard",
+	  .type = OPT_BOOL,
+	  .offset = offsetof(struct blk_conf, discard),
 	  .help = "let the guest free space of the image (default true)" },
 };
 

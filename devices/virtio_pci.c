@@ -80,6 +80,9 @@ static void doorbell_trapped(struct virtio_pci *t, uint64_t off)
 {
 	unsigned int q = (unsigned int)(off / VP_DOORBELL_PAGE);
 
+	/* It may have stopped meanwhile and be wanted again: then this is who finds that out. */
+	if (t->run == VP_STOPPING)
+		vp_settle(t);
 	if (t->run == VP_RUNNING && q < t->v->nqueues && t->v->queues[q].enabled &&
 	    off % VP_DOORBELL_PAGE == t->v->queues[q].doorbell_offset && t->v->ops->kick)
 		t->v->ops->kick(t->v, q);

@@ -19,7 +19,8 @@
 /*
  * "I store my index, then look at your wish; you store your wish, then look at my index": at least
  * one must see the other (sections 2.7.7.2 and 2.7.10.1). It takes a full barrier between the store
- * and the load, which two sequentially consistent accesses are (xchg, mov), as is the driver's mb().
+ * and the load, which two sequentially consistent accesses are (xchg, mov), as is the driver's
+ * mb().
  */
 #define RING_STORE_MB(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
 #define RING_LOAD_MB(p)	    __atomic_load_n(p, __ATOMIC_SEQ_CST)
@@ -148,11 +149,13 @@ static int chain_walk(struct vq *q, struct vq_chain *c, uint16_t head)
 		next = d.next;
 		if (d.flags & VRING_DESC_F_INDIRECT) {
 			if (!q->indirect || in_table)
-				return broken(q, "indirect table that was not agreed on or is nested");
+				return broken(q,
+					      "indirect table that was not agreed on or is nested");
 			if (d.flags & VRING_DESC_F_NEXT)
 				return broken(q, "descriptor both indirect and chained");
 			if (!d.len || d.len % sizeof(d))
-				return broken(q, "indirect table of a length that is no multiple of 16");
+				return broken(
+					q, "indirect table of a length that is no multiple of 16");
 			table = gmem_ptr(q->mem, d.addr, d.len);
 			if (!table)
 				return broken(q, "indirect table outside guest memory");
@@ -227,7 +230,8 @@ bool vq_publish(struct vq *q)
 	q->published = q->next_used;
 	if (!q->event_idx)
 		return !(RING_LOAD_MB(&q->avail_ring->flags) & VRING_AVAIL_F_NO_INTERRUPT);
-	/* After a start we do not know what the last owner signalled: one interrupt too many is safe. */
+	/* After a start we do not know what the last owner signalled: one interrupt too many is
+	 * safe. */
 	q->interrupted = true;
 	return first || vring_need_event(RING_LOAD_MB(used_event(q)), q->next_used, old);
 }

@@ -12,8 +12,8 @@
 #include "lib/guest.h"
 #include "lib/io.h"
 
-#define CHUNK_SECTORS	64u	/* of the random order */
-#define SECTORS_DEFAULT 65536u	/* of a larger disk: its first and last half of this */
+#define CHUNK_SECTORS	64u    /* of the random order */
+#define SECTORS_DEFAULT 65536u /* of a larger disk: its first and last half of this */
 #define WORDS		(BLK_SECTOR / 8)
 #define SERIAL_BYTES	VIRTIO_BLK_ID_BYTES
 
@@ -121,8 +121,9 @@ static void sweep_complete(struct sweep *s, const struct blk_req *r)
 	uint64_t sector = r->hdr.sector;
 
 	s->done += r->len / BLK_SECTOR;
-	if (!test_check(r->status == VIRTIO_BLK_S_OK, "type %u of %u bytes at sector %llu: status %u",
-			r->hdr.type, r->len, (unsigned long long)sector, r->status))
+	if (!test_check(r->status == VIRTIO_BLK_S_OK,
+			"type %u of %u bytes at sector %llu: status %u", r->hdr.type, r->len,
+			(unsigned long long)sector, r->status))
 		return;
 	if (s->type == VIRTIO_BLK_T_IN)
 		pattern_ok(r->data, sector, r->len, s->generation);
@@ -385,7 +386,8 @@ static void check_read_only(void)
 
 static void bench(const struct boot_info *boot, bool write)
 {
-	uint64_t bs = opt_number("bs", 4096), count = opt_number("count", 10000), sent = 0, done = 0;
+	uint64_t bs = opt_number("bs", 4096), count = opt_number("count", 10000), sent = 0,
+		 done = 0;
 	uint32_t type = write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN;
 	uint64_t start, cycles, kicks = 0, saved = 0, per_io;
 

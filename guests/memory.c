@@ -131,8 +131,8 @@ void guest_main(const struct boot_info *boot)
 		   (unsigned long long)total / MIB);
 	for (uint64_t pass = 0; pass < passes; pass++) {
 		for (size_t i = 0; i < ARRAY_SIZE(patterns); i++) {
-			uint64_t mixed = patterns[i].value == walking ? seed + pass
-								      : (seed + pass) << 56;
+			uint64_t mixed =
+				patterns[i].value == walking ? seed + pass : (seed + pass) << 56;
 
 			test_group(patterns[i].name);
 			each_range(boot, fill, &patterns[i], mixed);

@@ -10,18 +10,18 @@
 #include "lib/guest.h"
 #include "lib/io.h"
 
-#define COUNT_DEFAULT	100000
-#define ROUNDS		20
-#define TIMEOUT_CYCLES	60000000000ull
+#define COUNT_DEFAULT  100000
+#define ROUNDS	       20
+#define TIMEOUT_CYCLES 60000000000ull
 
 static struct {
 	uint32_t cpus;
 	uint64_t count;
 	volatile bool go;
-	uint64_t together;     /* atomic */
+	uint64_t together; /* atomic */
 	uint64_t own[CPU_MAX];
 	volatile uint32_t turn; /* whose, counted up over all rounds */
-	uint32_t done;	       /* atomic */
+	uint32_t done;		/* atomic */
 } shared;
 
 static void take_turns(uint32_t me)

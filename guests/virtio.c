@@ -110,7 +110,8 @@ static void check_absent(void)
 static void check_config_space(const struct vio *v)
 {
 	struct pci_fn port = v->fn;
-	uint32_t id = pci_read32(&v->fn, PCI_VENDOR_ID), class = pci_read32(&v->fn, PCI_CLASS_REVISION);
+	uint32_t id = pci_read32(&v->fn, PCI_VENDOR_ID),
+		 class = pci_read32(&v->fn, PCI_CLASS_REVISION);
 	uint32_t ext;
 
 	test_group("configuration space");
@@ -166,7 +167,8 @@ static void check_command(struct subject *s)
 	bar->base = moved;
 	vio_map(v);
 	pci_command(&v->fn, PCI_COMMAND_MEMORY, 0);
-	test_check(vio_get16(v, VIRTIO_PCI_COMMON_NUMQ) == v->nqueues, "not seen where it was moved");
+	test_check(vio_get16(v, VIRTIO_PCI_COMMON_NUMQ) == v->nqueues,
+		   "not seen where it was moved");
 	test_check(nothing_at(v, old + v->common.offset), "still seen where it was");
 	subject_works(s, "a moved BAR");
 
@@ -373,8 +375,8 @@ static void check_msix(struct vio *v)
 	table = pci_read32(&v->fn, cap + PCI_MSIX_TABLE);
 	pba = pci_read32(&v->fn, cap + PCI_MSIX_PBA);
 	print("    %u vectors\r\n", n);
-	if (!test_check((table & 7) < PCI_BARS && (table & ~7u) + (uint64_t)n * MSIX_ENTRY <=
-							  v->bar[table & 7].size,
+	if (!test_check((table & 7) < PCI_BARS &&
+				(table & ~7u) + (uint64_t)n * MSIX_ENTRY <= v->bar[table & 7].size,
 			"table 0x%x lies outside its BAR", table) ||
 	    !test_check((pba & 7) < PCI_BARS && (pba & ~7u) + 8 <= v->bar[pba & 7].size,
 			"PBA 0x%x lies outside its BAR", pba))
@@ -411,7 +413,8 @@ static void check_fuzz(struct subject *s)
 {
 	struct rnd rnd = { .state = opt_number("seed", 1) };
 	struct vio *v = &s->vio;
-	const struct vio_region *all[] = { &v->common, &v->common, &v->isr, &v->device, &v->notify };
+	const struct vio_region *all[] = { &v->common, &v->common, &v->isr, &v->device,
+					   &v->notify };
 	uint64_t count = opt_number("fuzz", FUZZ_DEFAULT);
 
 	test_group("random accesses");

@@ -321,8 +321,8 @@ static void run_place(struct subject *s, const char *name, unsigned int offset, 
 static void check_places(struct subject *s)
 {
 	static const uint64_t places[] = {
-		~0ull, ~0ull - 15, far_away, 1ull << 63, PLAT_LAPIC_BASE, PLAT_ECAM_BASE,
-		PLAT_PCI_MEM_BASE, PLAT_RAM_HIGH_BASE - 16,
+		~0ull,		 ~0ull - 15,	 far_away,	    1ull << 63,
+		PLAT_LAPIC_BASE, PLAT_ECAM_BASE, PLAT_PCI_MEM_BASE, PLAT_RAM_HIGH_BASE - 16,
 	};
 
 	test_group("queues outside of RAM");
@@ -336,8 +336,7 @@ static void check_places(struct subject *s)
 		  (uintptr_t)s->vq.desc + 1);
 	run_place(s, "misaligned avail ring", VIRTIO_PCI_COMMON_Q_AVAILLO,
 		  (uintptr_t)s->vq.avail + 1);
-	run_place(s, "misaligned used ring", VIRTIO_PCI_COMMON_Q_USEDLO,
-		  (uintptr_t)s->vq.used + 1);
+	run_place(s, "misaligned used ring", VIRTIO_PCI_COMMON_Q_USEDLO, (uintptr_t)s->vq.used + 1);
 	run_place(s, "avail and used in one place", VIRTIO_PCI_COMMON_Q_USEDLO,
 		  ((uintptr_t)s->vq.avail + 3) & ~3ull);
 }
@@ -367,7 +366,8 @@ static void check_sizes(struct subject *s)
 	subject_works(s, "impossible queue sizes");
 }
 
-/* --- doorbells and status at the wrong time ---------------------------------------------------- */
+/* --- doorbells and status at the wrong time ----------------------------------------------------
+ */
 
 static void check_doorbells(struct subject *s)
 {

@@ -62,12 +62,11 @@ static void queue_run(struct loop_work *w)
 	}
 }
 
-/* Operations that devices use. None opens a file, makes a socket or sends to an address. */
+/* What devices and the loop itself use. None opens a file, makes a socket or a connection. */
 static const uint8_t allowed_ops[] = {
-	IORING_OP_NOP,	    IORING_OP_READV,	   IORING_OP_WRITEV, IORING_OP_READ,
-	IORING_OP_WRITE,    IORING_OP_FSYNC,	   IORING_OP_RECV,   IORING_OP_SEND,
-	IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE, IORING_OP_TIMEOUT, IORING_OP_TIMEOUT_REMOVE,
-	IORING_OP_ACCEPT,   IORING_OP_FALLOCATE,   IORING_OP_ASYNC_CANCEL,
+	IORING_OP_NOP,	     IORING_OP_READ,	 IORING_OP_READV,
+	IORING_OP_WRITE,     IORING_OP_WRITEV,	 IORING_OP_FSYNC,
+	IORING_OP_FALLOCATE, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL,
 };
 
 static int restrict_ring(struct io_uring *ring)
@@ -80,7 +79,7 @@ static int restrict_ring(struct io_uring *ring)
 		r[i].sqe_op = allowed_ops[i];
 	}
 	r[i].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
-	r[i].sqe_flags = IOSQE_ASYNC | IOSQE_IO_LINK;
+	r[i].sqe_flags = 0;
 	/* Not by liburing's own functions for it: Debian's shared library does not export them. */
 	return io_uring_register(ring->ring_fd, IORING_REGISTER_RESTRICTIONS, r, i + 1);
 }
@@ -336,8 +335,8 @@ void loop_del(struct loop_fd *lf)
 
 /*
  * A multishot poll reports every wake-up of the eventfd until it says otherwise (no F_MORE: the
- * completion queue overflowed). A one-shot poll is armed again after ready() has had its turn, which
- * makes it level triggered. In both cases the new poll goes out with the next submission.
+ * completion queue overflowed). A one-shot poll is armed again after ready() has had its turn,
+ * which makes it level triggered. In both cases the new poll goes out with the next submission.
  */
 static void watch_complete(struct loop *l, uint64_t user_data, int res, uint32_t flags)
 {
@@ -349,7 +348,8 @@ static void watch_complete(struct loop *l, uint64_t user_data, int res, uint32_t
 	if (slot >= l->nslots || slot_user_data(l, slot) != user_data)
 		return;
 	lf = l->slots[slot].lf;
-	/* Linux 6.1 ends a multishot poll so when the completion queue overflows: an event is lost. */
+	/* Linux 6.1 ends a multishot poll so when the completion queue overflows: an event is lost.
+	 */
 	if (lf && res == -ECANCELED)
 		res = (int)lf->events;
 	if (lf)

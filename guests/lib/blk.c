@@ -89,10 +89,14 @@ bool blk_start(struct blk *b, uint64_t features, unsigned int queues, uint16_t q
 		return false;
 	b->nqueues = 1;
 	if (blk_feature(b, VIRTIO_BLK_F_MQ))
-		b->nqueues = blk_config32(b, offsetof(struct virtio_blk_config, num_queues) & ~3u) >>
-			     8 * (offsetof(struct virtio_blk_config, num_queues) & 3) & 0xffff;
-	if (!test_check(b->nqueues && b->nqueues <= b->vio.nqueues, "%u queues in device config, "
-			"%u in common config", b->nqueues, b->vio.nqueues))
+		b->nqueues =
+			blk_config32(b, offsetof(struct virtio_blk_config, num_queues) & ~3u) >>
+				8 * (offsetof(struct virtio_blk_config, num_queues) & 3) &
+			0xffff;
+	if (!test_check(b->nqueues && b->nqueues <= b->vio.nqueues,
+			"%u queues in device config, "
+			"%u in common config",
+			b->nqueues, b->vio.nqueues))
 		return false;
 	if (b->nqueues > queues)
 		b->nqueues = queues;

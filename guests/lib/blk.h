@@ -26,8 +26,8 @@ struct blk_req {
 
 struct blk_queue {
 	struct vq vq;
-	struct blk_req *req;		/* BLK_REQS_MAX */
-	struct blk_req **by_head;	/* of the ring's size */
+	struct blk_req *req;	  /* BLK_REQS_MAX */
+	struct blk_req **by_head; /* of the ring's size */
 	unsigned int inflight;
 };
 

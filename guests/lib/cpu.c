@@ -127,10 +127,10 @@ void cpu_exception(const struct cpu_trap *trap, uint64_t cr2)
 }
 
 /* Linux, Documentation/virt/kvm/x86/msr.rst and cpuid.rst. */
-#define KVM_CPUID_SIGNATURE	0x40000000
-#define KVM_CPUID_FEATURES	0x40000001
+#define KVM_CPUID_SIGNATURE	 0x40000000
+#define KVM_CPUID_FEATURES	 0x40000001
 #define KVM_FEATURE_CLOCKSOURCE2 (1u << 3)
-#define KVM_MSR_SYSTEM_TIME	0x4b564d01
+#define KVM_MSR_SYSTEM_TIME	 0x4b564d01
 
 struct pvclock {
 	uint32_t version, pad;
@@ -142,7 +142,10 @@ struct pvclock {
 
 static void msr_write(uint32_t msr, uint64_t v)
 {
-	__asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
+	__asm__ volatile("wrmsr"
+			 :
+			 : "c"(msr), "a"((uint32_t)v), "d"((uint32_t)(v >> 32))
+			 : "memory");
 }
 
 uint64_t cpu_tsc_khz(void)

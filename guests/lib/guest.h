@@ -29,7 +29,7 @@ struct mem_range {
 
 struct boot_info {
 	enum boot_protocol protocol;
-	uint64_t rsdp; /* 0: not given */
+	uint64_t rsdp;	  /* 0: not given */
 	uint64_t tsc_khz; /* from kvm-clock; 0: unknown */
 	unsigned int nranges;
 	struct mem_range range[BOOT_RANGES_MAX];
@@ -64,7 +64,8 @@ void cpu_exception(const struct cpu_trap *trap, uint64_t cr2) __attribute__((nor
 
 /* --- mem.c: memory for rings and buffers ------------------------------------------------------ */
 
-/* Zeroed, aligned (a power of two), from RAM below 3 GiB behind the image; ends the guest if none. */
+/* Zeroed, aligned (a power of two), from RAM below 3 GiB behind the image; ends the guest if none.
+ */
 void *mem_alloc(size_t size, size_t align);
 /* The same, but NULL if there is no room. */
 void *mem_try_alloc(size_t size, size_t align);
@@ -84,7 +85,7 @@ size_t strlen(const char *s);
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void guest_exit(uint8_t status) __attribute__((noreturn));
 
-/* --- print.c: verdicts ------------------------------------------------------------------------  */
+/* --- print.c: verdicts ------------------------------------------------------------------------ */
 
 /* Counts a check; the first failures are printed. Returns ok. */
 bool test_check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -98,13 +99,13 @@ void test_abort(const char *fmt, ...) __attribute__((format(printf, 1, 2), noret
 
 /* --- opt.c: "key=value key flag" on the command line ------------------------------------------ */
 
-bool opt_flag(const char *key);			      /* key, or key=1 */
-uint64_t opt_number(const char *key, uint64_t dflt);  /* decimal or 0x */
+bool opt_flag(const char *key);			     /* key, or key=1 */
+uint64_t opt_number(const char *key, uint64_t dflt); /* decimal or 0x */
 bool opt_string(const char *key, char *out, size_t size);
-bool opt_has(const char *key, const char *item);      /* key=a,b,c contains item */
+bool opt_has(const char *key, const char *item); /* key=a,b,c contains item */
 void opt_init(const char *cmdline);
 
-/* --- opt.c: repeatable randomness -------------------------------------------------------------  */
+/* --- opt.c: repeatable randomness ------------------------------------------------------------- */
 
 struct rnd {
 	uint64_t state;

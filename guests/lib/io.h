@@ -51,17 +51,17 @@ static inline uint32_t io_in32(uint16_t port)
  * MMIO always by a plain mov, one instruction per access: hypervisors decode nothing fancier for
  * certain, and the register tests count on the width.
  */
-#define IO_MMIO(bits, suffix, reg)                                                                 \
-	static inline uint##bits##_t mmio_read##bits(uintptr_t addr)                               \
-	{                                                                                          \
-		uint##bits##_t v;                                                                  \
-                                                                                                   \
-		__asm__ volatile("mov" suffix " (%1), %0" : "=" reg(v) : "r"(addr) : "memory");    \
-		return v;                                                                          \
-	}                                                                                          \
-	static inline void mmio_write##bits(uintptr_t addr, uint##bits##_t v)                      \
-	{                                                                                          \
-		__asm__ volatile("mov" suffix " %0, (%1)" : : reg(v), "r"(addr) : "memory");       \
+#define IO_MMIO(bits, suffix, reg)                                                              \
+	static inline uint##bits##_t mmio_read##bits(uintptr_t addr)                            \
+	{                                                                                       \
+		uint##bits##_t v;                                                               \
+                                                                                                \
+		__asm__ volatile("mov" suffix " (%1), %0" : "=" reg(v) : "r"(addr) : "memory"); \
+		return v;                                                                       \
+	}                                                                                       \
+	static inline void mmio_write##bits(uintptr_t addr, uint##bits##_t v)                   \
+	{                                                                                       \
+		__asm__ volatile("mov" suffix " %0, (%1)" : : reg(v), "r"(addr) : "memory");    \
 	}
 
 IO_MMIO(8, "b", "q")

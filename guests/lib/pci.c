@@ -54,7 +54,8 @@ void pci_write(const struct pci_fn *fn, unsigned int offset, unsigned int width,
 
 void pci_init(uint64_t rsdp)
 {
-	const struct pci_fn by_port = { .access = PCI_BY_PORT }, by_ecam = { .access = PCI_BY_ECAM };
+	const struct pci_fn by_port = { .access = PCI_BY_PORT },
+			    by_ecam = { .access = PCI_BY_ECAM };
 	uint64_t base = acpi_ecam(rsdp);
 
 	ecam = base ? base : PLAT_ECAM_BASE;
@@ -121,7 +122,8 @@ struct pci_bar pci_bar_get(const struct pci_fn *fn, unsigned int index)
 	uint64_t mask;
 
 	pci_command(fn, 0, PCI_COMMAND_MEMORY | PCI_COMMAND_IO);
-	bar.wide = !bar.io && (low & PCI_BASE_ADDRESS_MEM_TYPE_MASK) == PCI_BASE_ADDRESS_MEM_TYPE_64;
+	bar.wide =
+		!bar.io && (low & PCI_BASE_ADDRESS_MEM_TYPE_MASK) == PCI_BASE_ADDRESS_MEM_TYPE_64;
 	bar.prefetch = !bar.io && low & PCI_BASE_ADDRESS_MEM_PREFETCH;
 	if (bar.wide)
 		high = pci_read32(fn, at + 4);

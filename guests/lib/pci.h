@@ -58,7 +58,8 @@ bool pci_find(uint16_t vendor, uint16_t device, unsigned int nth, struct pci_fn 
 
 /* A free place in the memory window: from its upper end down, where firmware has put nothing. */
 uint64_t pci_alloc(uint64_t size);
-/* Sizes and reads a BAR with memory decoding off for that time; assigns an address if it has none. */
+/* Sizes and reads a BAR with memory decoding off for that time; assigns an address if it has none.
+ */
 struct pci_bar pci_bar_get(const struct pci_fn *fn, unsigned int index);
 void pci_bar_set(const struct pci_fn *fn, unsigned int index, const struct pci_bar *bar,
 		 uint64_t base);

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pvh.h - the ELF note that gives the PVH entry of a kernel (Xen, public/elfnote.h): its presence
- * tells the loader to enter in 32-bit protected mode with %ebx = hvm_start_info. An image built
- * with -DNO_PVH has no note, so that the loader must take e_entry, the 64-bit one.
+ * pvh.h - for assembly: the ELF note that gives the PVH entry of a kernel (Xen, public/elfnote.h).
+ * Its presence tells the loader to enter in 32-bit protected mode with %ebx = hvm_start_info. An
+ * image built with -DNO_PVH has no note, so that the loader must take e_entry, the 64-bit one.
  */
 #ifndef GUESTS_PVH_H
 #define GUESTS_PVH_H
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
 
-#ifndef NO_PVH
+/* This is not C. */
+/* clang-format off */
 .macro PVH_NOTE entry
+#ifndef NO_PVH
 	.section .note.Xen, "a", @note
 	.balign	4
 	.long	4		/* name size */
@@ -18,10 +20,8 @@
 	.long	XEN_ELFNOTE_PHYS32_ENTRY
 	.asciz	"Xen"
 	.long	\entry
-.endm
-#else
-.macro PVH_NOTE entry
-.endm
 #endif
+.endm
+/* clang-format on */
 
 #endif

@@ -10,16 +10,16 @@
 #include "cpu.h"
 #include "io.h"
 
-#define LAPIC_ID	0x020
-#define LAPIC_ICR_LOW	0x300
-#define LAPIC_ICR_HIGH	0x310
-#define ICR_INIT	0x00004500 /* INIT, assert */
-#define ICR_STARTUP	0x00004600
-#define ICR_PENDING	0x00001000
+#define LAPIC_ID       0x020
+#define LAPIC_ICR_LOW  0x300
+#define LAPIC_ICR_HIGH 0x310
+#define ICR_INIT       0x00004500 /* INIT, assert */
+#define ICR_STARTUP    0x00004600
+#define ICR_PENDING    0x00001000
 
 #define STACK_BYTES   16384
-#define SHORT_CYCLES  600000ull	    /* some 200 us between the IPIs */
-#define INIT_CYCLES   30000000ull   /* some 10 ms after INIT */
+#define SHORT_CYCLES  600000ull	  /* some 200 us between the IPIs */
+#define INIT_CYCLES   30000000ull /* some 10 ms after INIT */
 #define ARRIVE_CYCLES 15000000000ull
 
 extern const char ap_code[], ap_code_end[];

@@ -95,7 +95,8 @@ static void read_structure(struct vio *v, unsigned int at, size_t s)
 	    !test_check(!(got.offset % structures[s].align), "%s: offset 0x%x", name, got.offset) ||
 	    !test_check(got.length >= structures[s].length, "%s: length %u", name, got.length) ||
 	    !test_check((uint64_t)got.offset + got.length <= v->bar[got.bar].size,
-			"%s: 0x%x + 0x%x lies outside BAR %u", name, got.offset, got.length, got.bar))
+			"%s: 0x%x + 0x%x lies outside BAR %u", name, got.offset, got.length,
+			got.bar))
 		return;
 	*r = got;
 	if (structures[s].type == VIRTIO_PCI_CAP_NOTIFY_CFG) {

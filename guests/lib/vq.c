@@ -11,7 +11,7 @@
 #define WAIT_SECONDS 10
 
 /* 2.7.10.1: an event index that is never reached while we poll. */
-#define EVENT_NEVER(idx) ((uint16_t)((idx) - 1))
+#define EVENT_NEVER(idx) ((uint16_t)((idx)-1))
 
 /* 2.7: descriptors on 16 bytes, avail on 2, used on 4; all three off any larger boundary. */
 static void alloc_areas(struct vq *q)
@@ -88,7 +88,8 @@ bool vq_setup(struct vq *q, struct vio *v, uint16_t index, uint16_t size)
 			  index);
 }
 
-static void set_desc(volatile struct vring_desc *d, const struct vq_seg *s, bool more, uint16_t next)
+static void set_desc(volatile struct vring_desc *d, const struct vq_seg *s, bool more,
+		     uint16_t next)
 {
 	d->addr = s->addr;
 	d->len = s->len;

@@ -35,9 +35,9 @@ struct loop_op {
 struct loop_fd {
 	struct loop *loop; /* NULL while it is not watched; so zeroed memory is a valid start */
 	int fd;
-	uint32_t events;   /* POLLIN, POLLOUT */
-	uint32_t slot;	   /* private */
-	bool edge;	   /* private */
+	uint32_t events; /* POLLIN, POLLOUT */
+	uint32_t slot;	 /* private */
+	bool edge;	 /* private */
 	/* revents as poll(2), POLLERR alone if polling failed. May call loop_del() on itself. */
 	void (*ready)(struct loop_fd *lf, uint32_t revents);
 };
@@ -55,16 +55,16 @@ struct loop_queue {
 
 struct loop {
 	struct io_uring ring;
-	bool enabled;		  /* the ring has been taken over by the thread that runs it */
-	bool quit;		  /* atomic */
-	int wake_fd;		  /* eventfd behind loop_call() */
+	bool enabled; /* the ring has been taken over by the thread that runs it */
+	bool quit;    /* atomic */
+	int wake_fd;  /* eventfd behind loop_call() */
 	struct loop_fd wake;
-	pthread_mutex_t lock;	  /* protects `works` */
-	struct loop_queue works;  /* loop_call() */
-	struct loop_queue tail;	  /* loop_defer() */
-	struct loop_slot *slots;  /* of the watches; owned */
+	pthread_mutex_t lock;	 /* protects `works` */
+	struct loop_queue works; /* loop_call() */
+	struct loop_queue tail;	 /* loop_defer() */
+	struct loop_slot *slots; /* of the watches; owned */
 	uint32_t nslots;
-	uint64_t turns;		  /* statistics: one io_uring_enter each */
+	uint64_t turns; /* statistics: one io_uring_enter each */
 };
 
 /* entries: submission queue size, a power of two. -errno with a sentence (io_uring disabled...). */

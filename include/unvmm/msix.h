@@ -49,7 +49,10 @@ void msix_reset(struct msix *m);
 
 /* Registers an eventfd (kept by the caller), connected to nothing. Returns its number. */
 int msix_add_source(struct msix *m, int eventfd) must_check;
-/* Connects a source to a vector or, with MSIX_NO_VECTOR, to nothing. Out of range: -EINVAL. */
+/*
+ * Connects a source to a vector or, with MSIX_NO_VECTOR, to nothing. Out of range: -EINVAL. After
+ * an error it is connected to nothing.
+ */
 int msix_connect(struct msix *m, unsigned int source, uint16_t vector) must_check;
 
 /* To be called from the function's config_written hook. */

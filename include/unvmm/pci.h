@@ -18,6 +18,7 @@
 #include <unvmm/vm.h>
 
 #define PCI_BARS	3    /* 64-bit BARs at registers 0/1, 2/3, 4/5 */
+#define PCI_HEADER_SIZE 256  /* bytes that hold every bit a guest may write */
 #define PCI_CONFIG_SIZE 4096 /* bytes of extended configuration space */
 
 struct pci_bar {
@@ -35,6 +36,7 @@ struct pci_dev {
 	uint8_t slot; /* device number on bus 0; function 0 */
 	uint8_t config[PCI_CONFIG_SIZE];
 	uint8_t wmask[PCI_CONFIG_SIZE]; /* bits that the guest may change */
+	uint8_t written[PCI_HEADER_SIZE]; /* what travels: the bits of config that wmask allows */
 	unsigned int cap_tail;		/* where the last capability's next pointer is */
 	unsigned int cap_free;		/* first free byte for a capability */
 	struct pci_bar bars[PCI_BARS];

@@ -30,7 +30,7 @@ struct softq_queue {
 };
 
 /* What every software device can offer of the transport's features. */
-#define SOFTQ_FEATURES                                                            \
+#define SOFTQ_FEATURES                                                              \
 	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC) | \
 	 VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX))
 
@@ -47,8 +47,8 @@ struct softq {
 
 	/* The loop's thread. */
 	enum softq_phase phase;
-	bool tell_transport; /* vdev_stopped() when drained; else softq_fini() waits */
-	unsigned int inflight; /* requests taken and not completed */
+	bool tell_transport;	    /* vdev_stopped() when drained; else softq_fini() waits */
+	unsigned int inflight;	    /* requests taken and not completed */
 	uint64_t kicks, interrupts; /* statistics */
 	struct log_limit limit;
 

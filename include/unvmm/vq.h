@@ -42,22 +42,22 @@ struct vq {
 	const struct vring_desc *desc_ring;
 	struct vring_avail *avail_ring;
 	struct vring_used *used_ring;
-	uint16_t next_avail;   /* index of the next entry to take */
-	uint16_t next_used;    /* index of the next entry to give back */
-	uint16_t published;    /* next_used as the driver sees it */
-	bool interrupted;      /* published says something: an interrupt was decided on since start */
+	uint16_t next_avail; /* index of the next entry to take */
+	uint16_t next_used;  /* index of the next entry to give back */
+	uint16_t published;  /* next_used as the driver sees it */
+	bool interrupted;    /* published says something: an interrupt was decided on since start */
 	unsigned int outstanding; /* taken and not given back: at most the queue's size */
-	const char *why;       /* after -EPROTO: which rule was broken */
+	const char *why;	  /* after -EPROTO: which rule was broken */
 };
 
 /* A request: a copy of its chain as checked iovecs, device-readable ones first. */
 struct vq_chain {
 	uint16_t head;
-	unsigned int nout, nin; /* iovecs that the device reads / writes; none is empty */
+	unsigned int nout, nin;	  /* iovecs that the device reads / writes; none is empty */
 	uint64_t out_len, in_len; /* bytes of each part; together below 4 GiB */
-	unsigned int cap;	/* room in iov[] and gpa[]: set by the caller */
-	struct iovec *iov;	/* nout, then nin entries; storage belongs to the caller */
-	gpa_t *gpa;		/* guest address of each, for gmem_mark_dirty() */
+	unsigned int cap;	  /* room in iov[] and gpa[]: set by the caller */
+	struct iovec *iov;	  /* nout, then nin entries; storage belongs to the caller */
+	gpa_t *gpa;		  /* guest address of each, for gmem_mark_dirty() */
 };
 
 /*
@@ -73,7 +73,8 @@ void vq_stop(struct vq *q);
  * The next request. 1: *c is filled; 0: the ring is empty; -EPROTO: the driver broke the ring
  * (loop, index out of range, descriptor outside RAM, readable after writable, longer than the
  * queue or c->cap, empty chain, 4 GiB or more, avail index too far ahead), nothing is taken and
- * q->why names it. Descriptors of length 0 are legal and skipped; adjacent buffers become one iovec.
+ * q->why names it. Descriptors of length 0 are legal and skipped; adjacent buffers become one
+ * iovec.
  */
 int vq_pop(struct vq *q, struct vq_chain *c) must_check;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_ring.c - rings as a hostile driver may write them, through vq_pop() and the cursors. Whatever
- * they hold: no iovec leaves guest memory, lengths and counts are bounded, the index never runs away.
+ * fuzz_ring.c - rings as a hostile driver may write them, through vq_pop() and the cursors.
+ * Whatever they hold: no iovec leaves guest memory, lengths and counts are bounded, the index never
+ * runs away.
  *
  * Input: size (log2), features, start index (2 bytes, little endian), available entries, then the
  * guest's memory from address 0: descriptor table, available ring, used ring, the rest.

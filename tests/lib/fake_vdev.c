@@ -4,12 +4,29 @@
  */
 #include "fake_vdev.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <cmocka.h>
+
 #include <unvmm/platform.h>
+
+extern const struct device_class pci_host_class;
+
+struct fake_vm *fake_vm_with_pci(void)
+{
+	struct fake_vm *f = fake_vm_new("none");
+	struct diag d = { 0 };
+
+	if (gmem_create(&f->vm.mem, PLAT_RAM_MIN, false, &d) || irq_init(&f->vm.irq, NULL, &d))
+		fail_msg("%s", d.text);
+	fake_vm_add(f, &pci_host_class, NULL);
+	return f;
+}
 
 /* The transport broke its contract: also fuzzers must see that, so no assertion of cmocka's. */
 static void promise(bool kept, const char *what)

@@ -10,6 +10,7 @@
 
 #include <unvmm/virtio.h>
 
+#include "fake_vm.h"
 #include "virtio_pci.h"
 
 #define FAKE_VDEV_CONFIG 24
@@ -34,6 +35,9 @@ struct fake_vdev {
 	/* Last, so that the address sanitizer sees every access behind its queues. */
 	struct vdev vdev;
 };
+
+/* A fake VM with interrupt routes, 16 MiB of RAM and the PCI host bridge. Fails the running test. */
+struct fake_vm *fake_vm_with_pci(void);
 
 /* vm->pci is there. NULL if the transport refused it, with the sentence in *d. */
 struct fake_vdev *fake_vdev_new(struct vm *vm, uint16_t nqueues, uint64_t offered, struct diag *d);

@@ -83,7 +83,8 @@ uint16_t vqd_post(struct vq_driver *d, const struct vqd_buf *bufs, unsigned int 
 	for (unsigned int i = 0; i < n; i++) {
 		uint16_t at = desc_get(d);
 
-		d->desc[at] = (struct vring_desc){ .addr = bufs[i].gpa, .len = bufs[i].len,
+		d->desc[at] = (struct vring_desc){ .addr = bufs[i].gpa,
+						   .len = bufs[i].len,
 						   .flags = buf_flags(&bufs[i], i + 1 == n) };
 		if (prev == END)
 			head = at;
@@ -102,10 +103,12 @@ uint16_t vqd_post_indirect(struct vq_driver *d, const struct vqd_buf *bufs, unsi
 	uint16_t head = desc_get(d);
 
 	for (unsigned int i = 0; i < n; i++)
-		table[i] = (struct vring_desc){ .addr = bufs[i].gpa, .len = bufs[i].len,
+		table[i] = (struct vring_desc){ .addr = bufs[i].gpa,
+						.len = bufs[i].len,
 						.flags = buf_flags(&bufs[i], i + 1 == n),
 						.next = (uint16_t)(i + 1) };
-	d->desc[head] = (struct vring_desc){ .addr = gpa, .len = n * (uint32_t)sizeof(*table),
+	d->desc[head] = (struct vring_desc){ .addr = gpa,
+					     .len = n * (uint32_t)sizeof(*table),
 					     .flags = VRING_DESC_F_INDIRECT };
 	vqd_post_head(d, head);
 	return head;
@@ -119,7 +122,8 @@ bool vqd_show(struct vq_driver *d)
 	if (d->event_idx) {
 		const uint16_t *event = (const uint16_t *)&d->used->ring[d->layout.size];
 
-		return vring_need_event(__atomic_load_n(event, __ATOMIC_SEQ_CST), d->avail_idx, old);
+		return vring_need_event(__atomic_load_n(event, __ATOMIC_SEQ_CST), d->avail_idx,
+					old);
 	}
 	return !(__atomic_load_n(&d->used->flags, __ATOMIC_SEQ_CST) & VRING_USED_F_NO_NOTIFY);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vq_driver.h - the driver's side of a split virtqueue, for tests and fuzzers: builds rings in guest
- * memory, posts chains, collects what comes back. Every field of the rings may also be written by
- * hand, to break them. The test's thread.
+ * vq_driver.h - the driver's side of a split virtqueue, for tests and fuzzers: builds rings in
+ * guest memory, posts chains, collects what comes back. Every field of the rings may also be
+ * written by hand, to break them. The test's thread.
  */
 #ifndef UNVMM_TESTS_VQ_DRIVER_H
 #define UNVMM_TESTS_VQ_DRIVER_H
@@ -19,9 +19,9 @@ struct vq_driver {
 	struct vring_desc *desc;
 	struct vring_avail *avail;
 	struct vring_used *used;
-	uint16_t free_head;  /* list of free descriptors through their next fields */
+	uint16_t free_head; /* list of free descriptors through their next fields */
 	uint16_t nfree;
-	uint16_t avail_idx;  /* posted, visible after vqd_show() */
+	uint16_t avail_idx; /* posted, visible after vqd_show() */
 	uint16_t last_used;
 	gpa_t heap, heap_end; /* guest memory for buffers */
 };

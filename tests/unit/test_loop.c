@@ -182,7 +182,8 @@ static void level_triggered(void **state)
 	sem_init(&w.seen, 0, 0);
 	assert_int_equal(pipe(p), 0);
 	start(&t);
-	assert_int_equal(write(p[1], "abc", 3), 3); /* one byte is read per call: three are needed */
+	assert_int_equal(write(p[1], "abc", 3),
+			 3); /* one byte is read per call: three are needed */
 	w.lf.fd = p[0];
 	on_loop(&t, add_pipe, &w);
 	for (int i = 0; i < 3; i++)
@@ -247,7 +248,8 @@ static void eventfd_needs_no_read(void **state)
 	close(w.lf.fd);
 }
 
-/* The watch is freed and its descriptor closed as soon as loop_del() returns, with events pending. */
+/* The watch is freed and its descriptor closed as soon as loop_del() returns, with events pending.
+ */
 static void churn(struct io_thread *t, void *arg)
 {
 	uint64_t one = 1;

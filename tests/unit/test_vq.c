@@ -56,7 +56,8 @@ static void round_trip(uint64_t features, uint16_t index, bool indirect)
 		gpa_t out = vqd_alloc(&f.d, 64, 1), gap = vqd_alloc(&f.d, 1, 1);
 		gpa_t in = vqd_alloc(&f.d, 128, 1);
 		const struct vqd_buf bufs[] = { { out, 64, false }, { in, 128, true } };
-		uint16_t head = indirect ? vqd_post_indirect(&f.d, bufs, 2) : vqd_post(&f.d, bufs, 2);
+		uint16_t head =
+			indirect ? vqd_post_indirect(&f.d, bufs, 2) : vqd_post(&f.d, bufs, 2);
 
 		(void)gap;
 		vqd_show(&f.d);
@@ -129,12 +130,16 @@ static void direct_then_indirect(void **state)
 	set_up(&f, INDIRECT, 0);
 	table = vqd_alloc(&f.d, 32, 16);
 	t = vqd_at(&f.d, table, 32);
-	t[0] = (struct vring_desc){ .addr = 0x2000, .len = 8, .flags = VRING_DESC_F_NEXT, .next = 1 };
+	t[0] = (struct vring_desc){
+		.addr = 0x2000, .len = 8, .flags = VRING_DESC_F_NEXT, .next = 1
+	};
 	t[1] = (struct vring_desc){ .addr = 0x3000, .len = 9, .flags = VRING_DESC_F_WRITE };
-	f.d.desc[5] = (struct vring_desc){ .addr = 0x1000, .len = 7, .flags = VRING_DESC_F_NEXT,
-					   .next = 6 };
+	f.d.desc[5] = (struct vring_desc){
+		.addr = 0x1000, .len = 7, .flags = VRING_DESC_F_NEXT, .next = 6
+	};
 	/* The write flag of the indirect descriptor itself means nothing. */
-	f.d.desc[6] = (struct vring_desc){ .addr = table, .len = 32,
+	f.d.desc[6] = (struct vring_desc){ .addr = table,
+					   .len = 32,
 					   .flags = VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE };
 	vqd_post_head(&f.d, 5);
 	vqd_show(&f.d);
@@ -198,7 +203,7 @@ static void kicks_are_suppressed_while_busy(uint64_t features)
 	vq_disable_kicks(&f.q);
 	serve_one(&f);
 	post_one(&f);
-	assert_false(vqd_show(&f.d)); /* busy: no kick */
+	assert_false(vqd_show(&f.d));	     /* busy: no kick */
 	assert_false(vq_enable_kicks(&f.q)); /* so it must be noticed here */
 	serve_one(&f);
 	assert_true(vq_enable_kicks(&f.q));
@@ -242,7 +247,7 @@ static void event_index_inside_a_batch(void **state)
 	for (int i = 0; i < 6; i++)
 		post_one(&f);
 	vqd_show(&f.d);
-	serve_one(&f); /* the first publish interrupts in any case */
+	serve_one(&f);		   /* the first publish interrupts in any case */
 	f.d.avail->ring[SIZE] = 3; /* used_event: when index 3 has been used */
 	for (int i = 1; i < 3; i++)
 		assert_false(serve_one(&f));
@@ -262,7 +267,8 @@ static bool dirty(gpa_t gpa)
 
 static void writes_are_marked(void **state)
 {
-	const struct vqd_buf bufs[] = { { 0x3000, 16, false }, { 0x5ff0, 32, true },
+	const struct vqd_buf bufs[] = { { 0x3000, 16, false },
+					{ 0x5ff0, 32, true },
 					{ 0x9000, 4096, true } };
 	struct fixture f;
 
@@ -285,8 +291,9 @@ static void writes_are_marked(void **state)
 
 static void cursors(void **state)
 {
-	const struct vqd_buf bufs[] = { { 0x1000, 3, false }, { 0x2000, 5, false },
-					{ 0x3000, 4, true },  { 0x4000, 4, true } };
+	const struct vqd_buf bufs[] = {
+		{ 0x1000, 3, false }, { 0x2000, 5, false }, { 0x3000, 4, true }, { 0x4000, 4, true }
+	};
 	struct fixture f;
 	struct vq_bytes out, in;
 	char buf[8];
@@ -502,8 +509,8 @@ static void starts_only_in_ram(void **state)
 {
 	struct vq_layout good = { .size = SIZE, .desc = 0x1000, .avail = 0x2000, .used = 0x3000 };
 	struct vq_layout bad[10];
-	const int errs[] = { -EINVAL, -EINVAL, -EINVAL, -EINVAL, -EINVAL, -EINVAL,
-			     -EFAULT, -EFAULT, -EFAULT, -EFAULT };
+	const int errs[] = { -EINVAL, -EINVAL, -EINVAL, -EINVAL, -EINVAL,
+			     -EINVAL, -EFAULT, -EFAULT, -EFAULT, -EFAULT };
 	struct vq q;
 
 	(void)state;
