@@ -25,7 +25,8 @@ CFLAGS	?= -O2 -g
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
 LDFLAGS	+= -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 # liburing statically: Debian 12's shared one does not export the calls that restrict a ring.
-LIBS	:= -lfdt -l:liburing.a -lconfig -lpthread
+# json-c statically: as a shared library it makes every start of a guest 0.5 ms longer.
+LIBS	:= -lfdt -l:liburing.a -l:libjson-c.a -lconfig -lpthread
 ifeq ($(SAN),address)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer $(if $(FUZZER),-fsanitize=fuzzer-no-link)

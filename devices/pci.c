@@ -141,18 +141,34 @@ static void bar_map(struct pci_dev *p, unsigned int n, uint64_t base)
 		p->bar_changed(p, n, true);
 }
 
+static bool bars_decoded(const struct pci_dev *p)
+{
+	return p->config[PCI_COMMAND] & PCI_COMMAND_MEMORY;
+}
+
+void pci_map_bars(struct pci_dev *p)
+{
+	for (unsigned int n = 0; n < PCI_BARS; n++)
+		if (bars_decoded(p) && p->bars[n].size && !p->bars[n].mapped)
+			bar_map(p, n, bar_address(p, n));
+}
+
 /* Makes the bus agree with the command register and the BARs' registers. */
 static void bars_update(struct pci_dev *p)
 {
-	bool decode = p->config[PCI_COMMAND] & PCI_COMMAND_MEMORY;
+	bool freed = false;
 
-	/* First what goes away: a BAR may come to where another one was. */
-	for (unsigned int n = 0; n < PCI_BARS; n++)
-		if (!decode || p->bars[n].base != bar_address(p, n))
-			bar_unmap(p, n);
-	for (unsigned int n = 0; n < PCI_BARS; n++)
-		if (decode && p->bars[n].size && !p->bars[n].mapped)
-			bar_map(p, n, bar_address(p, n));
+	for (unsigned int n = 0; n < PCI_BARS; n++) {
+		if (!p->bars[n].mapped || (bars_decoded(p) && p->bars[n].base == bar_address(p, n)))
+			continue;
+		bar_unmap(p, n);
+		freed = true;
+	}
+	/* Where a BAR went away, one that it was in the way of may appear, of whatever function. */
+	if (freed)
+		pci_host_map_bars(p->vm->pci);
+	else
+		pci_map_bars(p);
 }
 
 /* --- configuration cycles ------------------------------------------------------------------- */
@@ -258,7 +274,8 @@ static int pci_state_validate(const void *scratch, const void *live, struct diag
 	for (unsigned int i = 0; i < PCI_HEADER_SIZE; i++)
 		if (s->written[i] & ~l->wmask[i])
 			return diag_set(d, -EINVAL,
-					"configuration byte 0x%x is 0x%02x, the guest can only change 0x%02x",
+					"configuration byte 0x%x is 0x%02x, the guest can only "
+					"change 0x%02x",
 					i, s->written[i], l->wmask[i]);
 	return 0;
 }

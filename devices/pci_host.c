@@ -41,14 +41,14 @@ static uint64_t ecam_read(void *dev, uint64_t off, unsigned int len)
 {
 	struct pci_dev *p = find(dev, (off >> 20) & 0xff, (off >> 15) & 31, (off >> 12) & 7);
 
-	return p ? pci_config_read(p, off & 0xfff, len) : UINT64_MAX;
+	return p && len <= 4 ? pci_config_read(p, off & 0xfff, len) : UINT64_MAX;
 }
 
 static void ecam_write(void *dev, uint64_t off, unsigned int len, uint64_t value)
 {
 	struct pci_dev *p = find(dev, (off >> 20) & 0xff, (off >> 15) & 31, (off >> 12) & 7);
 
-	if (p)
+	if (p && len <= 4)
 		pci_config_write(p, off & 0xfff, len, (uint32_t)value);
 }
 
@@ -118,6 +118,13 @@ int pci_host_alloc(struct pci_host *h, uint64_t size, uint64_t *base)
 	*base = at;
 	h->window_next = at + size;
 	return 0;
+}
+
+void pci_host_map_bars(struct pci_host *h)
+{
+	for (unsigned int slot = 0; slot < SLOTS; slot++)
+		if (h->slots[slot])
+			pci_map_bars(h->slots[slot]);
 }
 
 /* --- the device class ------------------------------------------------------------------------ */

@@ -33,8 +33,6 @@ static void drained_work(struct loop_work *w)
 	struct softq *sq = container_of(w, struct softq, drained_work);
 	struct vdev *v = sq->vdev;
 
-	if (sq->phase != SOFTQ_DRAINING || sq->inflight)
-		return;
 	for (unsigned int i = 0; i < v->nqueues; i++) {
 		struct softq_queue *sqq = &sq->queues[i];
 
@@ -56,25 +54,32 @@ static void publish_work(struct loop_work *w)
 	struct softq *sq = sqq->sq;
 
 	if (sqq->vq.running && vq_publish(&sqq->vq)) {
-		sq->interrupts++;
+		vdev_count(&sq->vdev->counters[sqq->index].interrupts);
 		vdev_interrupt(sq->vdev, sqq->index);
 	}
 	if (sq->phase == SOFTQ_DRAINING && !sq->inflight)
 		loop_defer(sq->loop, &sq->drained_work);
 }
 
+/*
+ * One pass over the ring; what has come meanwhile is for another turn of the loop. A guest that
+ * keeps a ring filled, or lays its rings over each other so that it never looks empty, gets its
+ * share of the thread and not all of it, and a stop is heard.
+ */
 static void serve(struct softq_queue *sqq)
 {
 	struct softq *sq = sqq->sq;
 
-	if (sq->phase != SOFTQ_SERVING || !sqq->vq.running)
+	if (sq->phase != SOFTQ_SERVING || !sqq->vq.running || sqq->broken)
 		return;
-	do {
-		if (sqq->broken)
-			return;
-		vq_disable_kicks(&sqq->vq);
-		sq->handle(sq, sqq->index);
-	} while (!vq_enable_kicks(&sqq->vq));
+	sqq->held = false;
+	vq_begin(&sqq->vq);
+	vq_disable_kicks(&sqq->vq);
+	sq->handle(sq, sqq->index);
+	if (sqq->held)
+		return;
+	if (!vq_enable_kicks(&sqq->vq) && !sqq->broken)
+		softq_kick(sq, sqq->index);
 }
 
 static void kick_ready(struct loop_fd *lf, uint32_t revents)
@@ -85,7 +90,7 @@ static void kick_ready(struct loop_fd *lf, uint32_t revents)
 		softq_broken(sqq->sq, sqq->index, "the host cannot watch its doorbell");
 		return;
 	}
-	sqq->sq->kicks++;
+	vdev_count(&sqq->sq->vdev->counters[sqq->index].kicks);
 	serve(sqq);
 }
 
@@ -137,6 +142,8 @@ static void drain(struct softq *sq, bool tell_transport)
 	sq->tell_transport = tell_transport;
 	for (unsigned int i = 0; i < sq->vdev->nqueues; i++)
 		loop_del(&sq->queues[i].kick);
+	if (sq->drain)
+		sq->drain(sq);
 	if (!sq->inflight)
 		loop_defer(sq->loop, &sq->drained_work);
 }
@@ -287,6 +294,16 @@ void softq_kick(struct softq *sq, unsigned int q)
 		log_error("%s: cannot kick queue %u: %s", sq->vdev->id, q, strerror(errno));
 }
 
+void softq_hold(struct softq *sq, unsigned int q)
+{
+	sq->queues[q].held = true;
+}
+
+void softq_serve(struct softq *sq, unsigned int q)
+{
+	serve(&sq->queues[q]);
+}
+
 void softq_begin(struct softq *sq)
 {
 	sq->inflight++;
@@ -297,6 +314,7 @@ void softq_complete(struct softq *sq, unsigned int q, uint16_t head, uint32_t le
 	struct softq_queue *sqq = &sq->queues[q];
 
 	vq_push(&sqq->vq, head, len);
+	vdev_count(&sq->vdev->counters[q].requests);
 	sq->inflight--;
 	loop_defer(sq->loop, &sqq->publish);
 }

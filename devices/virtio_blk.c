@@ -632,5 +632,7 @@ const struct device_class virtio_blk_class = {
 	.reset = blk_reset,
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
+	.info = virtio_pci_info,
+	.stats = virtio_pci_stats,
 	.destroy = blk_destroy,
 };

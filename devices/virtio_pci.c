@@ -80,12 +80,11 @@ static void doorbell_trapped(struct virtio_pci *t, uint64_t off)
 {
 	unsigned int q = (unsigned int)(off / VP_DOORBELL_PAGE);
 
-	/* It may have stopped meanwhile and be wanted again: then this is who finds that out. */
-	if (t->run == VP_STOPPING)
-		vp_settle(t);
 	if (t->run == VP_RUNNING && q < t->v->nqueues && t->v->queues[q].enabled &&
-	    off % VP_DOORBELL_PAGE == t->v->queues[q].doorbell_offset && t->v->ops->kick)
+	    off % VP_DOORBELL_PAGE == t->v->queues[q].doorbell_offset && t->v->ops->kick) {
+		vdev_count(&t->v->counters[q].traps);
 		t->v->ops->kick(t->v, q);
+	}
 }
 
 /* --- when the vdev runs ---------------------------------------------------------------------- */
@@ -145,6 +144,8 @@ static void clear_journal(struct virtio_pci *t)
 	t->isr = 0;
 	__atomic_fetch_and(&t->notes, ~(VP_NOTE_NEEDS_RESET | VP_NOTE_CONFIG), __ATOMIC_ACQ_REL);
 	t->reset_pending = false;
+	if (v->ops->reset)
+		v->ops->reset(v);
 }
 
 void vp_settle(struct virtio_pci *t)
@@ -166,6 +167,16 @@ void vp_settle(struct virtio_pci *t)
 	}
 	if (notes)
 		vp_update_run(t);
+}
+
+/* The guest may wait for what it asked while the vdev stopped, and touch no register any more. */
+static void settle_work(struct loop_work *w)
+{
+	struct virtio_pci *t = container_of(w, struct virtio_pci, settle);
+
+	vm_lock(t->v->vm);
+	vp_settle(t);
+	vm_unlock(t->v->vm);
 }
 
 static bool wants_to_run(const struct virtio_pci *t)
@@ -406,6 +417,7 @@ static struct virtio_pci *transport_alloc(struct vdev *v)
 	t->v = v;
 	v->transport = t;
 	t->config_fd = -1;
+	t->settle.fn = settle_work;
 	for (unsigned int q = 0; q < VDEV_QUEUES_MAX; q++)
 		t->irq_fds[q] = t->doorbell_fds[q] = v->queues[q].irq_fd = -1;
 	pthread_mutex_init(&t->stop_lock, NULL);
@@ -462,6 +474,7 @@ void virtio_pci_destroy(struct vdev *v)
 {
 	struct virtio_pci *t = v->transport;
 
+	loop_uncall(&v->vm->main_loop, &t->settle);
 	vm_lock(v->vm);
 	doorbells_unwire(t);
 	msix_fini(&t->msix);
@@ -575,5 +588,6 @@ void vdev_stopped(struct vdev *v)
 	pthread_mutex_lock(&t->stop_lock);
 	__atomic_fetch_or(&t->notes, VP_NOTE_STOPPED, __ATOMIC_ACQ_REL);
 	pthread_cond_broadcast(&t->stop_cond);
+	loop_call(&v->vm->main_loop, &t->settle);
 	pthread_mutex_unlock(&t->stop_lock);
 }

@@ -55,6 +55,7 @@ struct virtio_pci {
 	uint32_t notes;
 	pthread_mutex_t stop_lock; /* protects limit, and orders stop_cond with the note */
 	pthread_cond_t stop_cond;  /* VP_NOTE_STOPPED has come */
+	struct loop_work settle; /* main loop: a stop was answered, it may be wanted to run again */
 	struct log_limit limit;
 };
 
@@ -85,6 +86,8 @@ struct vp_reg {
 extern const struct vp_reg vp_regs[];
 extern const unsigned int vp_nregs;
 const struct vp_reg *vp_reg_find(uint64_t offset, unsigned int len);
+/* May a driver have these features, together? */
+bool vp_features_acceptable(const struct vdev *v, uint64_t features);
 
 /* virtio_pci.c: what the register hooks call. */
 void vp_settle(struct virtio_pci *t);	  /* takes the notes of other threads into the journal */

@@ -49,7 +49,6 @@ static const struct state_field regs_fields[] = {
 	STATE_SCALAR(STATE_U16, struct virtio_pci, config_vector),
 	STATE_SCALAR(STATE_U8, struct virtio_pci, config_generation),
 	STATE_SCALAR(STATE_U8, struct virtio_pci, isr),
-	STATE_SCALAR(STATE_BOOL, struct virtio_pci, reset_pending),
 };
 
 static const struct state_desc regs_state = {
@@ -97,6 +96,13 @@ static int journal_validate(const void *scratch, const void *live, struct diag *
 				(unsigned long long)(s->negotiated & ~l->offered));
 	if (s->status & ~STATUS_ALL)
 		return diag_set(d, -EINVAL, "status 0x%02x has unknown bits", s->status);
+	if (s->status & VIRTIO_CONFIG_S_FEATURES_OK && !vp_features_acceptable(l, s->negotiated))
+		return diag_set(d, -EINVAL,
+				"features 0x%llx are not a set that this device accepts",
+				(unsigned long long)s->negotiated);
+	if (s->status & VIRTIO_CONFIG_S_DRIVER_OK && !(s->status & VIRTIO_CONFIG_S_FEATURES_OK))
+		return diag_set(d, -EINVAL, "status 0x%02x has DRIVER_OK without FEATURES_OK",
+				s->status);
 	for (unsigned int i = 0; i < l->nqueues; i++) {
 		const struct vdev_queue *q = &s->queues[i];
 
@@ -148,7 +154,8 @@ void virtio_pci_state(struct vdev *v, struct state_ref *refs)
 	struct virtio_pci *t = v->transport;
 
 	refs[0] = (struct state_ref){ &pci_dev_state, &t->pci };
-	refs[1] = (struct state_ref){ &msix_state, &t->msix };
-	refs[2] = (struct state_ref){ &regs_state, t };
-	refs[3] = (struct state_ref){ &journal_state, v };
+	refs[1] = (struct state_ref){ &regs_state, t };
+	refs[2] = (struct state_ref){ &journal_state, v };
+	/* Behind those that say which vector each interrupt has: it hands out the pending ones. */
+	refs[3] = (struct state_ref){ &msix_state, &t->msix };
 }

@@ -15,6 +15,9 @@
 /* The queue that queue_select names, or NULL: then its fields read 0 (4.1.4.3.1). */
 static struct vdev_queue *selected(struct virtio_pci *t)
 {
+#ifdef FUZZ_PLANT
+	return &t->v->queues[t->queue_select];
+#endif
 	return t->queue_select < t->v->nqueues ? &t->v->queues[t->queue_select] : NULL;
 }
 
@@ -105,11 +108,8 @@ static uint32_t r_status(struct virtio_pci *t)
 	return t->v->status;
 }
 
-static bool features_acceptable(struct virtio_pci *t)
+bool vp_features_acceptable(const struct vdev *v, uint64_t f)
 {
-	struct vdev *v = t->v;
-	uint64_t f = t->driver_features;
-
 	if (f & ~v->offered || !(f & VIRTIO_BIT(VIRTIO_F_VERSION_1)))
 		return false;
 	return !v->ops->accept_features || v->ops->accept_features(v, f);
@@ -128,7 +128,7 @@ static void w_status(struct virtio_pci *t, uint32_t value)
 	if (t->reset_pending)
 		return;
 	if (added & VIRTIO_CONFIG_S_FEATURES_OK) {
-		if (features_acceptable(t))
+		if (vp_features_acceptable(v, t->driver_features))
 			v->negotiated = t->driver_features;
 		else
 			added &= (uint8_t)~VIRTIO_CONFIG_S_FEATURES_OK;

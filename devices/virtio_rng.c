@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define RNG_QUEUE_SIZE	64
-#define RNG_IOVECS	16
+#define RNG_IOVECS	RNG_QUEUE_SIZE /* a chain may be as long as the queue (2.7.13.3) */
 #define RNG_MAX_REQUEST KiB(64) /* one buffer never keeps the io thread longer than this takes */
 
 struct rng_conf {
@@ -64,6 +64,11 @@ static void rng_handle(struct softq *sq, unsigned int q)
 		len = rng_fill(r, &c);
 		vq_mark_written(vq, &c, len);
 		softq_complete(sq, q, c.head, len);
+		/* A driver gets at least a byte (5.4.6.2), or it will ask again without an end. */
+		if (!len) {
+			softq_broken(sq, q, "its source gives no bytes, or the buffer has no room");
+			return;
+		}
 	}
 	if (got < 0)
 		softq_broken(sq, q, "the driver broke the request queue");
@@ -193,5 +198,7 @@ const struct device_class virtio_rng_class = {
 	.reset = rng_reset,
 	.quiesce = rng_quiesce,
 	.resume = rng_resume,
+	.info = virtio_pci_info,
+	.stats = virtio_pci_stats,
 	.destroy = rng_destroy,
 };

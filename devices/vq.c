@@ -62,6 +62,7 @@ int vq_start(struct vq *q, struct gmem *mem, const struct vq_layout *layout, uin
 	q->event_idx = event_idx;
 	q->indirect = features & (1ull << VIRTIO_RING_F_INDIRECT_DESC);
 	q->next_avail = q->next_used = q->published = index;
+	vq_begin(q);
 	q->running = true;
 	return 0;
 }
@@ -172,6 +173,11 @@ static int chain_walk(struct vq *q, struct vq_chain *c, uint16_t head)
 	}
 }
 
+void vq_begin(struct vq *q)
+{
+	q->budget = q->layout.size;
+}
+
 int vq_pop(struct vq *q, struct vq_chain *c)
 {
 	/* Acquire: the ring entry and the descriptors were written before the index. */
@@ -180,7 +186,7 @@ int vq_pop(struct vq *q, struct vq_chain *c)
 	uint16_t head;
 	int err;
 
-	if (!waiting)
+	if (!waiting || !q->budget)
 		return 0;
 	if (waiting > q->layout.size)
 		return broken(q, "available index too far ahead");
@@ -197,7 +203,14 @@ int vq_pop(struct vq *q, struct vq_chain *c)
 		return broken(q, "empty chain");
 	q->next_avail++;
 	q->outstanding++;
+	q->budget--;
 	return 1;
+}
+
+void vq_unpop(struct vq *q, unsigned int n)
+{
+	q->next_avail = (uint16_t)(q->next_avail - n);
+	q->outstanding -= n;
 }
 
 static void mark_used(struct vq *q, uint64_t offset, uint64_t len)

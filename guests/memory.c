@@ -4,7 +4,8 @@
  * written: each pass fills everything, then verifies everything, so that two addresses that share
  * a cell, or a cell that is none, cannot hide.
  *
- * Options: passes=N (default 1), seed=N, mib=N (at least so much RAM must be found).
+ * Options: passes=N (default 1), patterns=N (only the first N), seed=N, mib=N (at least so much RAM
+ * must be found).
  */
 #include "lib/guest.h"
 #include "lib/io.h"
@@ -124,13 +125,14 @@ void guest_main(const struct boot_info *boot)
 {
 	uint64_t total = ram_total(boot, 0), high = ram_total(boot, PLAT_RAM_HIGH_BASE);
 	uint64_t passes = opt_number("passes", 1), seed = opt_number("seed", 1);
+	uint64_t npatterns = opt_number("patterns", ARRAY_SIZE(patterns));
 
 	check_map(boot);
 	/* The map leaves out a few KiB below 1 MiB. */
 	test_check((total + MIB - 1) / MIB >= opt_number("mib", 1), "only %llu MiB in the map",
 		   (unsigned long long)total / MIB);
 	for (uint64_t pass = 0; pass < passes; pass++) {
-		for (size_t i = 0; i < ARRAY_SIZE(patterns); i++) {
+		for (size_t i = 0; i < ARRAY_SIZE(patterns) && i < npatterns; i++) {
 			uint64_t mixed =
 				patterns[i].value == walking ? seed + pass : (seed + pass) << 56;
 

@@ -107,6 +107,8 @@ static int parse_prop(struct parse *p, int *prop, const char *name, uint32_t len
 #ifndef FUZZ_PLANT
 	if ((uint32_t)found_len != len)
 		return parse_fail(p, "has %d bytes instead of %u", found_len, len);
+#else
+	(void)len;
 #endif
 	*prop = fdt_next_property_offset(p->fdt, *prop);
 	return 0;

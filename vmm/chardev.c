@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -104,8 +103,10 @@ static void out_failed(struct chardev *c, int err, size_t len)
 	out_lost(c, c->out.len + len, strerror(-err));
 	fifo_drop(&c->out, c->out.len);
 	/* A disk may have room again; a reader that is gone does not come back. */
-	if (err != -ENOSPC && err != -EDQUOT && err != -EIO)
+	if (err != -ENOSPC && err != -EDQUOT && err != -EIO) {
 		c->out_fd = -1;
+		c->reader_gone = c->listener.fd < 0;
+	}
 }
 
 /* Passes on what is buffered, as far as the peer takes it. Returns whether it took something. */
@@ -184,6 +185,8 @@ void chardev_write(struct chardev *c, const uint8_t *buf, size_t len)
 	}
 	if (len && c->out_fd >= 0)
 		out_buffer(c, buf, len);
+	else if (c->reader_gone)
+		c->lost += len;
 }
 
 /* --- Input --- */
@@ -220,6 +223,24 @@ static bool in_wanted(const struct chardev *c)
 
 static void in_eof(struct chardev *c);
 
+/*
+ * Bytes that were read, 0 for none now, -1 at the end. Never blocks, though others use the same
+ * pipe or terminal: what the watch saw may be gone, or wait for the end of a line in the shell's
+ * modes.
+ */
+static ssize_t in_read(struct chardev *c, uint8_t *buf, size_t len)
+{
+	struct pollfd pfd = { .fd = c->in_fd, .events = POLLIN };
+	ssize_t n;
+
+	if (poll(&pfd, 1, 0) <= 0)
+		return 0;
+	n = read(c->in_fd, buf, len);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return 0;
+	return n > 0 ? n : -1;
+}
+
 /* The main loop saw in_fd readable. One read per turn: the watch is level-triggered. */
 static void in_ready(struct loop_fd *lf, uint32_t revents)
 {
@@ -229,16 +250,14 @@ static void in_ready(struct loop_fd *lf, uint32_t revents)
 
 	(void)revents;
 	vm_lock(c->vm);
-	if (c->tty && !tty_foreground(c->in_fd)) {
+	if (c->tty && !tty_foreground(STDIN_FILENO)) {
 		/* The keys belong to the shell, and a read would stop us. See chardev_continue().
 		 */
 		c->in_paused = true;
 		n = 0;
 	} else {
-		n = read(c->in_fd, buf, sizeof(buf));
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
-			n = 0;
-		else if (n <= 0)
+		n = in_read(c, buf, sizeof(buf));
+		if (n < 0)
 			in_eof(c);
 	}
 	if (n > 0) {
@@ -284,7 +303,7 @@ static void client_gone(struct chardev *c)
 
 static void in_eof(struct chardev *c)
 {
-	if (c->listen_fd >= 0) {
+	if (c->listener.fd >= 0) {
 		client_gone(c);
 		return;
 	}
@@ -300,7 +319,7 @@ static void listen_ready(struct loop_fd *lf, uint32_t revents)
 
 	(void)revents;
 	vm_lock(c->vm);
-	fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	fd = accept4(c->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0)
 		c->in_fd = c->out_fd = fd;
 	chardev_sync(c);
@@ -341,9 +360,10 @@ void chardev_sync(struct chardev *c)
 	watch_set(c, &c->in_watch, &c->in_watched, in_wanted(c), c->in_fd, POLLIN, in_ready);
 	watch_set(c, &c->out_watch, &c->out_watched, c->out.len && c->out_fd >= 0, c->out_fd,
 		  POLLOUT, out_ready);
+	tty_sync(c);
 	/* One client at a time: the next one waits in the backlog. */
-	watch_set(c, &c->listen_watch, &c->listen_watched, c->listen_fd >= 0 && c->in_fd < 0,
-		  c->listen_fd, POLLIN, listen_ready);
+	watch_set(c, &c->listen_watch, &c->listen_watched, c->listener.fd >= 0 && c->in_fd < 0,
+		  c->listener.fd, POLLIN, listen_ready);
 }
 
 static void sync_work(struct loop_work *w)
@@ -367,7 +387,8 @@ struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d)
 		return NULL;
 	}
 	c->vm = vm;
-	c->in_fd = c->out_fd = c->own_fd = c->listen_fd = -1;
+	c->in_fd = c->out_fd = c->own_fd = c->listener.fd = -1;
+	c->own_in_fd = c->probe_fd = -1;
 	c->sync.fn = sync_work;
 	if (chardev_open_spec(c, spec, d)) {
 		chardev_close(c);
@@ -379,8 +400,6 @@ struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d)
 
 void chardev_close(struct chardev *c)
 {
-	struct stat st;
-
 	if (!c)
 		return;
 	while (c->out.len && out_wait(c, CLOSE_MS))
@@ -392,18 +411,11 @@ void chardev_close(struct chardev *c)
 	loop_del(&c->out_watch);
 	loop_del(&c->listen_watch);
 	tty_close(c);
-	if (c->listen_fd >= 0) {
-		if (c->in_fd >= 0)
-			close(c->in_fd);
-		close(c->listen_fd);
-		/* Only our own: by now another process may have put one of its own there. */
-		if (c->socket_path && lstat(c->socket_path, &st) == 0 &&
-		    st.st_ino == c->socket_stat.st_ino && st.st_dev == c->socket_stat.st_dev)
-			(void)unlink(c->socket_path);
-	}
+	if (c->listener.fd >= 0 && c->in_fd >= 0)
+		close(c->in_fd);
+	usock_close(&c->listener);
 	if (c->own_fd >= 0)
 		close(c->own_fd);
-	free(c->socket_path);
 	free(c);
 }
 

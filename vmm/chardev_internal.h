@@ -6,11 +6,12 @@
 #ifndef UNVMM_CHARDEV_INTERNAL_H
 #define UNVMM_CHARDEV_INTERNAL_H
 
-#include <sys/stat.h>
 #include <termios.h>
 
 #include <unvmm/chardev.h>
 #include <unvmm/loop.h>
+
+#include "usock.h"
 
 #define CHARDEV_BUF   65536u
 #define PIPE_BUF_SAFE 4096u
@@ -32,25 +33,27 @@ struct chardev {
 	chardev_watch_fn watch;
 	void *watch_opaque;
 
-	int in_fd, out_fd; /* -1: none, or not any more */
-	int own_fd;	   /* out_fd, if it is to be closed */
-	int listen_fd;
+	int in_fd, out_fd;     /* -1: none, or not any more */
+	int own_fd;	       /* out_fd, if it is to be closed */
+	int own_in_fd;	       /* in_fd, likewise */
+	struct usock listener; /* "unix:PATH" */
 	enum out_how out_how;
 	bool patient; /* a full buffer makes the guest wait */
 	bool stalled; /* the peer took nothing for STALL_MS: output is dropped until it is empty */
+	bool reader_gone; /* for good: everything is lost */
 	uint64_t lost;
 
 	struct loop_work sync; /* chardev_sync() on the main loop */
 	struct loop_fd in_watch, out_watch, listen_watch;
 	bool in_watched, out_watched, listen_watched;
 
-	char *socket_path; /* owned */
-	struct stat socket_stat;
-
 	bool tty;	/* stdin is a terminal */
 	bool in_paused; /* we are in the background: the keys are not for us */
-	bool raw;	/* we changed the terminal; old_modes gives it back */
-	bool escape;	/* the last key was Ctrl-A */
+	int probe_fd;	/* a timer that looks for the foreground while in_paused */
+	struct loop_fd probe;
+	bool probing;
+	bool raw;    /* we changed the terminal; old_modes gives it back */
+	bool escape; /* the last key was Ctrl-A */
 	struct termios old_modes;
 
 	struct chardev_fifo in, out;
@@ -65,6 +68,8 @@ int chardev_open_spec(struct chardev *c, const char *spec, struct diag *d) must_
 /* chardev_tty.c */
 int tty_open(struct chardev *c, struct diag *d) must_check;
 void tty_close(struct chardev *c);
+/* Starts or stops looking for the foreground. On the main loop's thread. */
+void tty_sync(struct chardev *c);
 bool tty_foreground(int fd) must_check;
 /* Handles Ctrl-A sequences; leaves in buf what is for the guest and returns its length. */
 size_t tty_keys(struct chardev *c, uint8_t *buf, size_t len);

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "chardev_internal.h"
@@ -61,64 +60,14 @@ static int open_file(struct chardev *c, const char *path, struct diag *d)
 	return 0;
 }
 
-/* Removes the socket at addr if nobody listens there any more. */
-static int remove_stale(const struct sockaddr_un *addr, struct diag *d)
-{
-	struct stat st;
-	int fd, ret;
-
-	if (lstat(addr->sun_path, &st) < 0)
-		return 0;
-	if (!S_ISSOCK(st.st_mode))
-		return diag_set(
-			d, -EEXIST,
-			"console \"unix:%s\": something that is no socket is there; remove it "
-			"or choose another path",
-			addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return diag_errno(d, -errno, "console \"unix:%s\"", addr->sun_path);
-	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
-	ret = ret < 0 ? -errno : 0;
-	close(fd);
-	if (ret != -ECONNREFUSED)
-		return diag_set(
-			d, -EADDRINUSE,
-			"console \"unix:%s\": another process listens there; choose another "
-			"path",
-			addr->sun_path);
-	(void)unlink(addr->sun_path); /* if it fails, so does bind(), and says why */
-	return 0;
-}
-
 static int open_unix(struct chardev *c, const char *path, struct diag *d)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd, ret;
+	int err = usock_listen(&c->listener, path, 1, d);
 
-	if (!*path || strlen(path) >= sizeof(addr.sun_path))
-		return diag_set(d, -EINVAL,
-				"console \"unix:%s\": the path must have 1 to %zu characters", path,
-				sizeof(addr.sun_path) - 1);
-	memcpy(addr.sun_path, path, strlen(path));
-	ret = remove_stale(&addr, d);
-	if (ret)
-		return ret;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return diag_errno(d, -errno, "console \"unix:%s\"", path);
-	/* bind() gives the file the mode of the socket's inode: it is 0600 from its first moment.
-	 */
-	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    listen(fd, 1) < 0 || lstat(path, &c->socket_stat) < 0) {
-		ret = diag_errno(d, -errno, "console \"unix:%s\"", path);
-		close(fd);
-		return ret;
-	}
-	c->socket_path = strdup(path);
-	c->listen_fd = fd;
+	if (err)
+		diag_prefix(d, "console \"unix:%s\"", path);
 	c->out_how = OUT_SOCKET;
-	return c->socket_path ? 0 : diag_set(d, -ENOMEM, "no memory for the console");
+	return err;
 }
 
 int chardev_open_spec(struct chardev *c, const char *spec, struct diag *d)

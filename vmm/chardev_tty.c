@@ -7,14 +7,19 @@
  * the background the terminal is left alone: neither read nor set, both would stop the process.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <unvmm/log.h>
 #include <unvmm/vm.h>
 
 #include "chardev_internal.h"
 
-#define CTRL_A 0x01
+#define CTRL_A	 0x01
+#define PROBE_MS 500
 
 bool tty_foreground(int fd)
 {
@@ -46,6 +51,10 @@ int tty_open(struct chardev *c, struct diag *d)
 	int ret;
 
 	c->tty = true;
+	/* Opened anew, so that a read never blocks; see open_stdout(). */
+	c->own_in_fd = open("/proc/self/fd/0", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (c->own_in_fd >= 0)
+		c->in_fd = c->own_in_fd;
 	if (!tty_foreground(STDIN_FILENO)) {
 		c->in_paused = true;
 		return 0;
@@ -60,15 +69,54 @@ void tty_close(struct chardev *c)
 	if (c->raw && tty_foreground(STDIN_FILENO))
 		(void)tcsetattr(STDIN_FILENO, TCSADRAIN, &c->old_modes);
 	c->raw = false;
+	loop_del(&c->probe);
+	if (c->probe_fd >= 0)
+		close(c->probe_fd);
+	if (c->own_in_fd >= 0)
+		close(c->own_in_fd);
+}
+
+static void probe_ready(struct loop_fd *lf, uint32_t revents)
+{
+	struct chardev *c = container_of(lf, struct chardev, probe);
+	uint64_t times;
+
+	(void)revents;
+	vm_lock(c->vm);
+	if (read(c->probe_fd, &times, sizeof(times)) > 0)
+		chardev_continue(c);
+	vm_unlock(c->vm);
+}
+
+/*
+ * A shell that brings a stopped job to the foreground sends SIGCONT; to one that runs bash sends
+ * nothing. So a job in the background looks for itself, twice a second; nobody else has this timer.
+ */
+void tty_sync(struct chardev *c)
+{
+	struct timespec every = { .tv_nsec = c->in_paused ? PROBE_MS * 1000000L : 0 };
+	struct itimerspec t = { .it_value = every, .it_interval = every };
+
+	if (c->in_paused == c->probing)
+		return;
+	if (c->probe_fd < 0) {
+		c->probe_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+		if (c->probe_fd < 0 ||
+		    loop_add(&c->vm->main_loop, &c->probe, c->probe_fd, POLLIN, probe_ready))
+			log_warn("the console does not notice when it comes to the foreground");
+	}
+	c->probing = c->in_paused;
+	(void)timerfd_settime(c->probe_fd, 0, &t, NULL); /* fails only if there is none */
 }
 
 void chardev_continue(struct chardev *c)
 {
-	if (!c->tty || !tty_foreground(STDIN_FILENO))
+	if (!c->tty)
 		return;
+	c->in_paused = !tty_foreground(STDIN_FILENO);
 	/* The shell has put its own modes back while we were stopped: ours are set again. */
-	(void)tty_raw(c);
-	c->in_paused = false;
+	if (!c->in_paused)
+		(void)tty_raw(c);
 	chardev_sync(c);
 }
 

@@ -9,6 +9,7 @@
 
 #include <unvmm/chardev.h>
 #include <unvmm/console_watch.h>
+#include <unvmm/control.h>
 #include <unvmm/log.h>
 
 #include <errno.h>
@@ -26,6 +27,7 @@ struct run {
 	struct machine machine;
 	struct run_options options;
 	struct vm_config config;
+	struct control *control;		/* NULL: none */
 	int signal_fd, timeout_fd, shutdown_fd; /* -1: not made */
 	struct loop_fd signals, timeout, shutdown;
 	bool shutting_down; /* SIGTERM has asked for power-off */
@@ -35,6 +37,7 @@ struct run {
 static void end(struct run *r, int status)
 {
 	r->status = status;
+	control_event(r->control, CONTROL_END);
 	loop_quit(&r->machine.vm.main_loop);
 }
 
@@ -45,8 +48,10 @@ static void reboot(struct run *r)
 	struct diag d = { 0 };
 
 	log_info("the guest resets itself");
-	if (!machine_reboot(&r->machine, &d))
+	if (!machine_reboot(&r->machine, &d)) {
+		control_event(r->control, CONTROL_RESET);
 		return;
+	}
 	log_error("%s", d.text);
 	end(r, EXIT_USAGE);
 }
@@ -151,9 +156,14 @@ static void on_signal(struct loop_fd *lf, uint32_t revents)
 	}
 	r->shutting_down = true;
 	arm(r->shutdown_fd, r->options.shutdown_ms ? r->options.shutdown_ms : 1);
+	if (vm->paused) { /* it can only power off when it runs */
+		vm_resume(vm);
+		control_event(r->control, CONTROL_RESUME);
+	}
 	vm_lock(vm);
 	vm->power_button(vm);
 	vm_unlock(vm);
+	control_event(r->control, CONTROL_POWERDOWN);
 }
 
 static void on_shutdown_timeout(struct loop_fd *lf, uint32_t revents)
@@ -280,6 +290,8 @@ static int run_machine(struct run *r, struct diag *d)
 	if (!err)
 		err = watch_console(r, d);
 	if (!err)
+		err = control_open(&r->control, vm, d);
+	if (!err)
 		err = machine_start(&r->machine, d);
 	if (!err) {
 		err = loop_run(&vm->main_loop);
@@ -295,6 +307,7 @@ static void close_run(struct run *r)
 
 	console_watch_free(r->options.watch);
 	r->options.watch = NULL;
+	control_close(r->control);
 	machine_destroy(&r->machine);
 	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++)
 		if (fds[i] >= 0)

@@ -81,8 +81,11 @@ const struct opt config_machine_opts[] = {
 	{ FIELD(vcpus), .type = OPT_INT, .min = 1, .max = PLAT_VCPUS_MAX, .help = "virtual CPUs" },
 	{ FIELD(memory), .type = OPT_SIZE, .min = PLAT_RAM_MIN, .max = (int64_t)MEMORY_MAX,
 	  .check = check_memory, .help = "guest RAM, a multiple of 4K" },
+	{ FIELD(shared), .type = OPT_BOOL, .help = "guest RAM that other processes can be given" },
 	{ FIELD(hugepages), .type = OPT_BOOL, .help = "back guest RAM with 2M pages of the host" },
 	{ FIELD(console), .type = OPT_CHARDEV, .help = "other end of the serial port" },
+	{ FIELD(control), .type = OPT_SOCKET,
+	  .help = "QMP socket; by default one that unvmm list finds" },
 	{ FIELD(on_reboot), .type = OPT_CHOICE, .choices = reboot_choices,
 	  .help = "what a guest's reset does" },
 	{ FIELD(pit), .type = OPT_BOOL, .help = "8254 timer, which Linux wants at boot" },
@@ -153,6 +156,7 @@ static int check_together(struct config_loader *l)
 	const config_setting_t *memory = config_setting_get_member(root, "memory");
 	char size[24];
 
+	l->c->named = config_setting_get_member(root, "name");
 	if (!l->c->kernel && !l->file)
 		return diag_set(l->d, -EINVAL,
 				"there is no kernel to run; name one with -k FILE, "

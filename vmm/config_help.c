@@ -39,6 +39,9 @@ static void print_type(FILE *out, const struct opt *o)
 	case OPT_CHARDEV:
 		fputs("stdio, none, file:PATH or unix:PATH", out);
 		break;
+	case OPT_SOCKET:
+		fputs("unix:PATH or none", out);
+		break;
 	case OPT_CHOICE:
 		for (i = 0; o->choices[i]; i++)
 			fprintf(out, "%s%s",
@@ -75,6 +78,7 @@ static void print_default(FILE *out, const struct opt *o, const void *conf)
 	case OPT_STRING:
 	case OPT_PATH:
 	case OPT_CHARDEV:
+	case OPT_SOCKET:
 		text = config_value_text(o, conf);
 		if (text && *text)
 			fprintf(out, "; default %s", text);

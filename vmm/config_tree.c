@@ -171,6 +171,7 @@ static int read_device(struct config_loader *l, const struct device_class *cls,
 		       const config_setting_t *group, const config_setting_t *at, const char *key)
 {
 	struct device_config *dev;
+	struct diag why = { "" };
 	int i, err;
 
 	if (cls->pci && ++l->npci > PLAT_PCI_DEVICES_MAX)
@@ -193,7 +194,11 @@ static int read_device(struct config_loader *l, const struct device_class *cls,
 		if (err)
 			return err;
 	}
-	return check_required(l, group, at, key, cls);
+	err = check_required(l, group, at, key, cls);
+	if (err)
+		return err;
+	err = cls->check ? cls->check(dev->conf, &why) : 0;
+	return err ? config_fail(l, at, err, "%s %s", key, why.text) : 0;
 }
 
 static int read_list(struct config_loader *l, const struct device_class *cls,

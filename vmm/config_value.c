@@ -133,7 +133,7 @@ static int parse_int(const char *text, int64_t *value)
 
 bool config_value_is_text(enum opt_type type)
 {
-	return type == OPT_STRING || type == OPT_PATH || type == OPT_CHARDEV;
+	return type == OPT_STRING || type == OPT_PATH || type == OPT_CHARDEV || type == OPT_SOCKET;
 }
 
 char *config_value_text(const struct opt *o, const void *conf)
@@ -252,6 +252,9 @@ static void describe_wanted(const config_setting_t *s, const struct opt *o, char
 		sample = "path";
 		quote = "\"";
 		break;
+	case OPT_SOCKET:
+		snprintf(buf, size, "\"unix:PATH\" or \"none\"");
+		return;
 	case OPT_CHARDEV:
 		snprintf(buf, size, "\"stdio\", \"none\", \"file:PATH\" or \"unix:PATH\"");
 		return;
@@ -323,6 +326,7 @@ static int parse(const config_setting_t *s, const struct opt *o, union value *v)
 	case OPT_STRING:
 	case OPT_PATH:
 	case OPT_CHARDEV:
+	case OPT_SOCKET:
 		v->s = text;
 		return text ? 0 : -EINVAL;
 	case OPT_CHOICE:
@@ -359,6 +363,7 @@ static int check_range(struct config_loader *l, const config_setting_t *s, const
 	case OPT_STRING:
 	case OPT_PATH:
 	case OPT_CHARDEV:
+	case OPT_SOCKET:
 		len = strlen(v->s);
 		if (!o->max || len <= (uint64_t)o->max)
 			return 0;
@@ -369,12 +374,16 @@ static int check_range(struct config_loader *l, const config_setting_t *s, const
 	}
 }
 
-/* The prefix of a chardev text that a path follows; 0: it has none, -EINVAL: it is no chardev. */
-static int chardev_prefix(const char *text)
+/* How much of a text stands before its path; -EINVAL: the text is not of that type. */
+static int path_prefix(enum opt_type type, const char *text)
 {
-	if (!strcmp(text, "stdio") || !strcmp(text, "none"))
+	bool chardev = type == OPT_CHARDEV;
+
+	if (type != OPT_CHARDEV && type != OPT_SOCKET)
 		return 0;
-	if ((!strncmp(text, "file:", 5) || !strncmp(text, "unix:", 5)) && text[5])
+	if (!strcmp(text, "none") || (chardev && !strcmp(text, "stdio")))
+		return 0;
+	if ((!strncmp(text, "unix:", 5) || (chardev && !strncmp(text, "file:", 5))) && text[5])
 		return 5;
 	return -EINVAL;
 }
@@ -396,7 +405,7 @@ static char *resolve(const struct config_loader *l, const config_setting_t *s, c
 static int store_text(struct config_loader *l, const config_setting_t *s, const char *key,
 		      const struct opt *o, const char *text, void *conf)
 {
-	int prefix = o->type == OPT_CHARDEV ? chardev_prefix(text) : 0;
+	int prefix = path_prefix(o->type, text);
 	size_t sock_max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
 	char *copy = NULL;
 
@@ -453,6 +462,7 @@ int config_value_store(struct config_loader *l, const config_setting_t *s, const
 	case OPT_STRING:
 	case OPT_PATH:
 	case OPT_CHARDEV:
+	case OPT_SOCKET:
 		err = store_text(l, s, key, o, v.s, conf);
 		if (err)
 			return err;

@@ -28,8 +28,9 @@
 #define LEAF_EXT_TOPOLOGY 0x8000001eu
 
 /* Level types of leaf 0xb. */
-#define TOPO_SMT  (1u << 8)
-#define TOPO_CORE (2u << 8)
+#define TOPO_SMT    (1u << 8)
+#define TOPO_CORE   (2u << 8)
+#define TOPO_LEVELS 2
 
 static unsigned int id_bits(unsigned int n)
 {
@@ -97,14 +98,42 @@ static void set_entry(const struct kvm *k, struct kvm_cpuid_entry2 *e, unsigned 
 	}
 }
 
+static bool has_entry(const struct kvm_cpuid2 *c, uint32_t function, uint32_t index)
+{
+	for (unsigned int i = 0; i < c->nent; i++)
+		if (c->entries[i].function == function && c->entries[i].index == index)
+			return true;
+	return false;
+}
+
+/* KVM leaves the levels of leaf 0xb to us: its list has at most the first (cpuid.c of Linux 6.1).
+ */
+static void add_topology(struct kvm_cpuid2 *c)
+{
+	bool known = false;
+
+	for (unsigned int i = 0; i < c->nent; i++)
+		if (c->entries[i].function == 0)
+			known = c->entries[i].eax >= LEAF_TOPOLOGY;
+	for (uint32_t level = 0; level < TOPO_LEVELS && known; level++)
+		if (!has_entry(c, LEAF_TOPOLOGY, level))
+			c->entries[c->nent++] = (struct kvm_cpuid_entry2){
+				.function = LEAF_TOPOLOGY,
+				.index = level,
+				.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+			};
+}
+
 int cpuid_build(const struct kvm *k, unsigned int ncpus, struct kvm_cpuid2 **out)
 {
-	size_t size = sizeof(*k->cpuid) + k->cpuid->nent * sizeof(k->cpuid->entries[0]);
-	struct kvm_cpuid2 *c = malloc(size);
+	size_t entries = (k->cpuid->nent + TOPO_LEVELS) * sizeof(k->cpuid->entries[0]);
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + entries);
 
 	if (!c)
 		return -ENOMEM;
-	memcpy(c, k->cpuid, size);
+	c->nent = k->cpuid->nent;
+	memcpy(c->entries, k->cpuid->entries, c->nent * sizeof(c->entries[0]));
+	add_topology(c);
 	for (unsigned int i = 0; i < c->nent; i++)
 		set_entry(k, &c->entries[i], ncpus);
 	*out = c;

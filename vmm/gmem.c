@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gmem.c - guest memory: one memfd, mapped once, and the only conversion of a guest-physical
+ * gmem.c - guest memory: one mapping, and the only conversion of a guest-physical
  * address into a host pointer. Created by main; used by any thread.
  */
 #include <unvmm/gmem.h>
@@ -28,7 +28,7 @@ static void gmem_layout(struct gmem *g)
 	if (g->size > low) {
 		g->regions[1] = (struct gmem_region){ .gpa = PLAT_RAM_HIGH_BASE,
 						      .size = g->size - low,
-						      .fd_offset = low,
+						      .offset = low,
 						      .hva = g->base + low };
 		g->nregions = 2;
 	}
@@ -48,54 +48,78 @@ static int gmem_reserve_huge(struct gmem *g, struct diag *d)
 			g->size / HUGE_2M, strerror(-err), g->size / HUGE_2M);
 }
 
-int gmem_create(struct gmem *g, uint64_t size, bool hugepages, struct diag *d)
+static int gmem_create_fd(struct gmem *g, bool huge, struct diag *d)
 {
-	uint64_t unit = hugepages ? HUGE_2M : PAGE_SIZE_4K;
-	int err;
+	g->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
+						  (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
+	if (g->fd < 0)
+		return diag_errno(d, -errno, "memory: cannot create the guest's memory%s",
+				  huge ? " from 2 MiB pages" : "");
+	if (ftruncate(g->fd, (off_t)g->size) < 0)
+		return diag_errno(d, -errno,
+				  "memory: cannot size the guest's memory to %" PRIu64 " MiB",
+				  g->size >> 20);
+	/* A peer that is handed the descriptor must not be able to pull the pages away. */
+	if (fcntl(g->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return diag_errno(d, -errno, "memory: cannot seal the guest's memory");
+	return huge ? gmem_reserve_huge(g, d) : 0;
+}
 
-	*g = (struct gmem){ .fd = -1, .size = size, .page_size = unit };
-	if (size < PLAT_RAM_MIN || size % unit)
+/*
+ * Maps the RAM on a 2 MiB boundary: guest and host addresses then agree in their low 21 bits, as
+ * they must for a huge page to be mapped into the guest as one.
+ */
+static int gmem_map(struct gmem *g, struct diag *d)
+{
+	int flags = g->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	uint8_t *room, *at;
+
+	room = mmap(NULL, g->size + HUGE_2M, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		    -1, 0);
+	if (room == MAP_FAILED)
+		return diag_errno(d, -errno, "memory: no address space for %" PRIu64 " MiB",
+				  g->size >> 20);
+	at = (uint8_t *)align_up((uintptr_t)room, HUGE_2M);
+	if (mmap(at, g->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, g->fd,
+		 0) == MAP_FAILED) {
+		int err =
+			diag_errno(d, -errno, "memory: cannot map %" PRIu64 " MiB", g->size >> 20);
+
+		munmap(room, g->size + HUGE_2M);
+		return err;
+	}
+	if (at != room)
+		munmap(room, (size_t)(at - room));
+	munmap(at + g->size, HUGE_2M - (size_t)(at - room));
+	g->base = at;
+	/* A core dump of the VMM must not carry the guest's memory. */
+	madvise(g->base, g->size, MADV_DONTDUMP);
+	/* Where huge pages are to be asked for. Refused: the host has none. */
+	madvise(g->base, g->size, MADV_HUGEPAGE);
+	return 0;
+}
+
+int gmem_create(struct gmem *g, uint64_t size, enum gmem_kind kind, struct diag *d)
+{
+	bool huge = kind == GMEM_HUGETLB;
+	int err = 0;
+
+	*g = (struct gmem){ .fd = -1, .size = size };
+	if (size < PLAT_RAM_MIN || size % (huge ? HUGE_2M : PAGE_SIZE_4K))
 		return diag_set(d, -EINVAL,
 				"memory: %" PRIu64 " bytes is not possible; it must be at least "
 				"16 MiB and a multiple of %s",
-				size, hugepages ? "2 MiB" : "4 KiB");
-
-	g->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
-						  (hugepages ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
-	if (g->fd < 0)
-		return diag_errno(d, -errno, "memory: cannot create the guest's memory%s",
-				  hugepages ? " from 2 MiB pages" : "");
-	if (ftruncate(g->fd, (off_t)size) < 0) {
-		err = diag_errno(d, -errno,
-				 "memory: cannot size the guest's memory to %" PRIu64 " MiB",
-				 size >> 20);
-		goto fail;
+				size, huge ? "2 MiB" : "4 KiB");
+	if (kind != GMEM_PRIVATE)
+		err = gmem_create_fd(g, huge, d);
+	if (!err)
+		err = gmem_map(g, d);
+	if (err) {
+		gmem_destroy(g);
+		return err;
 	}
-	/* A peer that is handed the descriptor must not be able to pull the pages away. */
-	if (fcntl(g->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-		err = diag_errno(d, -errno, "memory: cannot seal the guest's memory");
-		goto fail;
-	}
-	if (hugepages) {
-		err = gmem_reserve_huge(g, d);
-		if (err)
-			goto fail;
-	}
-	g->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
-	if (g->base == MAP_FAILED) {
-		err = diag_errno(d, -errno, "memory: cannot map %" PRIu64 " MiB", size >> 20);
-		g->base = NULL;
-		goto fail;
-	}
-	/* A core dump of the VMM must not carry the guest's memory. */
-	madvise(g->base, size, MADV_DONTDUMP);
-	/* Fewer faults where the host allows it (transparent_hugepage/shmem_enabled = advise). */
-	madvise(g->base, size, MADV_HUGEPAGE);
 	gmem_layout(g);
 	return 0;
-fail:
-	gmem_destroy(g);
-	return err;
 }
 
 void gmem_destroy(struct gmem *g)
@@ -177,8 +201,8 @@ void gmem_mark_dirty(struct gmem *g, gpa_t gpa, uint64_t len)
 	r = gmem_find(g, gpa, len);
 	if (!r)
 		return;
-	first = (r->fd_offset + (gpa - r->gpa)) >> DIRTY_SHIFT;
-	last = (r->fd_offset + (gpa - r->gpa) + len - 1) >> DIRTY_SHIFT;
+	first = (r->offset + (gpa - r->gpa)) >> DIRTY_SHIFT;
+	last = (r->offset + (gpa - r->gpa) + len - 1) >> DIRTY_SHIFT;
 	for (uint64_t page = first; page <= last; page++)
 		__atomic_fetch_or(&dirty[page / BITS_PER_WORD], 1ull << (page % BITS_PER_WORD),
 				  __ATOMIC_RELAXED);

@@ -68,9 +68,9 @@ void irq_line(struct irq *irq, unsigned int gsi, bool level)
 		__atomic_fetch_or(&irq->lines, 1u << gsi, __ATOMIC_RELAXED);
 	else
 		__atomic_fetch_and(&irq->lines, ~(1u << gsi), __ATOMIC_RELAXED);
-	/* Only a nonsensical GSI or a missing irqchip is refused, and both are ours. */
+	/* Refused by a VM that KVM itself has given up: the vcpus report that. */
 	if (irq->kvm && kvm_irq_line(irq->kvm, gsi, level) < 0)
-		abort();
+		return;
 }
 
 int irq_msi_alloc(struct irq *irq)

@@ -130,7 +130,7 @@ int kvm_open(struct kvm *k, const char *path, struct diag *d)
 {
 	int err;
 
-	*k = (struct kvm){ .fd = -1, .vm_fd = -1 };
+	*k = (struct kvm){ .fd = -1, .vm_fd = -1, .stats_fd = -1 };
 	err = kvm_open_device(k, path ? path : "/dev/kvm", d);
 	if (!err)
 		err = kvm_create_vm(k, d);
@@ -156,20 +156,22 @@ int kvm_open(struct kvm *k, const char *path, struct diag *d)
 	k->has_split_irqchip = kvm_cap(k, KVM_CAP_SPLIT_IRQCHIP);
 	k->has_tsc_deadline = kvm_cap(k, KVM_CAP_TSC_DEADLINE_TIMER);
 	k->has_kvmclock_ctrl = kvm_cap(k, KVM_CAP_KVMCLOCK_CTRL);
-	k->has_binary_stats = kvm_cap(k, KVM_CAP_BINARY_STATS_FD);
+	k->stats_fd = kvm_stats_open(k->vm_fd);
 	k->has_any_length_ioeventfd = kvm_cap(k, KVM_CAP_IOEVENTFD_ANY_LENGTH);
 	return 0;
 }
 
 void kvm_close(struct kvm *k)
 {
+	if (k->stats_fd >= 0)
+		close(k->stats_fd);
 	if (k->vm_fd >= 0)
 		close(k->vm_fd);
 	if (k->fd >= 0)
 		close(k->fd);
 	free(k->cpuid);
 	free(k->msrs);
-	*k = (struct kvm){ .fd = -1, .vm_fd = -1 };
+	*k = (struct kvm){ .fd = -1, .vm_fd = -1, .stats_fd = -1 };
 }
 
 int kvm_set_slot(struct kvm *k, unsigned int slot, uint64_t gpa, uint64_t size, void *hva,
@@ -393,6 +395,16 @@ int kvm_vcpu_get_events(int vcpu_fd, struct kvm_vcpu_events *ev)
 int kvm_vcpu_set_events(int vcpu_fd, const struct kvm_vcpu_events *ev)
 {
 	return kioctl(vcpu_fd, KVM_SET_VCPU_EVENTS, ev);
+}
+
+int kvm_stats_open(int vm_or_vcpu_fd)
+{
+	return kioctl(vm_or_vcpu_fd, KVM_GET_STATS_FD, 0);
+}
+
+int kvm_vcpu_was_paused(int vcpu_fd)
+{
+	return kioctl(vcpu_fd, KVM_KVMCLOCK_CTRL, 0);
 }
 
 int kvm_get_irqchip(struct kvm *k, struct kvm_irqchip *chip)

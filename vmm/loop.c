@@ -23,11 +23,13 @@
  */
 struct loop_slot {
 	struct loop_fd *lf;
-	uint32_t generation; /* a completion of an earlier use of the slot is not mistaken */
+	uint32_t generation;  /* a completion of an earlier use of the slot is not mistaken */
+	unsigned int invalid; /* polls in a row that failed with EINVAL */
 	bool used;
 };
 
 #define LOOP_SLOTS_MIN 8
+#define INVALID_MAX    1000
 
 static uint64_t slot_user_data(const struct loop *l, uint32_t slot)
 {
@@ -113,22 +115,17 @@ static void wake_ready(struct loop_fd *lf, uint32_t revents)
 
 	(void)revents;
 	pthread_mutex_lock(&l->lock);
-	w = l->works.head;
+	/* Calls that come while these run are for the next turn. */
+	l->called = l->works.head;
 	queue_init(&l->works);
-	pthread_mutex_unlock(&l->lock);
-	/*
-	 * `queued` of a detached work is cleared by this thread only, and other threads look at it
-	 * under the lock: a call that comes in between would be lost, so clear it under the lock.
-	 */
-	while (w) {
-		struct loop_work *next = w->next;
-
-		pthread_mutex_lock(&l->lock);
+	while ((w = l->called)) {
+		l->called = w->next;
 		w->queued = false;
 		pthread_mutex_unlock(&l->lock);
 		w->fn(w);
-		w = next;
+		pthread_mutex_lock(&l->lock);
 	}
+	pthread_mutex_unlock(&l->lock);
 }
 
 int loop_init(struct loop *l, unsigned int entries, struct diag *d)
@@ -208,6 +205,29 @@ void loop_call(struct loop *l, struct loop_work *w)
 		loop_wake(l);
 }
 
+/* Takes w out of a list; false if it is not there. */
+static bool list_remove(struct loop_work **at, const struct loop_work *w)
+{
+	while (*at && *at != w)
+		at = &(*at)->next;
+	if (!*at)
+		return false;
+	*at = w->next;
+	return true;
+}
+
+void loop_uncall(struct loop *l, struct loop_work *w)
+{
+	pthread_mutex_lock(&l->lock);
+	if (w->queued && !list_remove(&l->called, w) && list_remove(&l->works.head, w)) {
+		l->works.tail = &l->works.head;
+		while (*l->works.tail)
+			l->works.tail = &(*l->works.tail)->next;
+	}
+	w->queued = false;
+	pthread_mutex_unlock(&l->lock);
+}
+
 void loop_defer(struct loop *l, struct loop_work *w)
 {
 	queue_add(&l->tail, w);
@@ -268,6 +288,7 @@ static int slot_alloc(struct loop *l, struct loop_fd *lf)
 	l->slots[i].lf = lf;
 	l->slots[i].used = true;
 	l->slots[i].generation++;
+	l->slots[i].invalid = 0;
 	lf->slot = i;
 	return 0;
 }
@@ -334,6 +355,20 @@ void loop_del(struct loop_fd *lf)
 }
 
 /*
+ * A one-shot poll of a file with two wait queues (a terminal) that is woken for nothing (by a
+ * change of modes) is armed again by the kernel itself and fails there with EINVAL (seen in 6.18).
+ * What can never be polled fails so too, but without end.
+ */
+static bool poll_was_nothing(struct loop *l, uint32_t slot, int res)
+{
+	if (res != -EINVAL) {
+		l->slots[slot].invalid = 0;
+		return false;
+	}
+	return ++l->slots[slot].invalid < INVALID_MAX;
+}
+
+/*
  * A multishot poll reports every wake-up of the eventfd until it says otherwise (no F_MORE: the
  * completion queue overflowed). A one-shot poll is armed again after ready() has had its turn,
  * which makes it level triggered. In both cases the new poll goes out with the next submission.
@@ -341,7 +376,7 @@ void loop_del(struct loop_fd *lf)
 static void watch_complete(struct loop *l, uint64_t user_data, int res, uint32_t flags)
 {
 	uint32_t slot = (uint32_t)user_data >> 1;
-	bool more = flags & IORING_CQE_F_MORE;
+	bool more = flags & IORING_CQE_F_MORE, nothing;
 	struct loop_fd *lf;
 	int err = 0;
 
@@ -352,14 +387,15 @@ static void watch_complete(struct loop *l, uint64_t user_data, int res, uint32_t
 	 */
 	if (lf && res == -ECANCELED)
 		res = (int)lf->events;
-	if (lf)
+	nothing = poll_was_nothing(l, slot, res);
+	if (lf && !nothing)
 		lf->ready(lf, res < 0 ? POLLERR : (uint32_t)res);
 	if (more)
 		return;
 	lf = l->slots[slot].lf; /* ready() may have removed it; slots may have moved */
-	if (lf && res >= 0)
+	if (lf && (res >= 0 || nothing))
 		err = watch_arm(l, lf);
-	if (!lf || res < 0 || err) {
+	if (!lf || (res < 0 && !nothing) || err) {
 		if (lf)
 			lf->loop = NULL;
 		l->slots[slot].lf = NULL;

@@ -41,6 +41,11 @@ static int open_boot_files(struct machine *m, struct diag *d)
 	return m->boot.initrd_fd < 0 ? m->boot.initrd_fd : 0;
 }
 
+static enum gmem_kind memory_kind(const struct vm_config *c)
+{
+	return c->hugepages ? GMEM_HUGETLB : c->shared ? GMEM_SHARED : GMEM_PRIVATE;
+}
+
 /*
  * RAM slots before the interrupt controllers: a slot change after KVM_CREATE_IRQCHIP waits for an
  * RCU grace period of 4 to 13 ms on some kernels.
@@ -53,7 +58,7 @@ static int create_core(struct machine *m, struct diag *d)
 
 	err = kvm_open(&vm->kvm, NULL, d);
 	if (!err)
-		err = gmem_create(&vm->mem, c->memory, c->hugepages, d);
+		err = gmem_create(&vm->mem, c->memory, memory_kind(c), d);
 	if (!err)
 		err = kvm_add_ram(&vm->kvm, &vm->mem, d);
 	if (!err)
@@ -189,6 +194,7 @@ int machine_start(struct machine *m, struct diag *d)
 int machine_reboot(struct machine *m, struct diag *d)
 {
 	int err = vcpus_park(&m->vcpus);
+	bool goes_on;
 
 	if (err)
 		return diag_errno(d, err, "a vcpu does not leave the guest");
@@ -203,9 +209,13 @@ int machine_reboot(struct machine *m, struct diag *d)
 	if (err)
 		return err;
 	vm_lock(&m->vm);
-	m->vm.event = VM_EVENT_NONE;
+	/* A vcpu may have ended the machine on its way out: on_event comes for that. */
+	if (m->vm.event == VM_EVENT_REBOOT)
+		m->vm.event = VM_EVENT_NONE;
+	goes_on = m->vm.event == VM_EVENT_NONE && !m->vm.paused;
 	vm_unlock(&m->vm);
-	vcpus_unpark(&m->vcpus);
+	if (goes_on)
+		vcpus_unpark(&m->vcpus);
 	return 0;
 }
 

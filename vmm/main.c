@@ -25,11 +25,19 @@ void main_save_terminal(int fd, const struct termios *modes)
 	saved_terminal.valid = 1;
 }
 
+/* In the background the terminal has its shell's modes, and setting it would stop us. */
+static int may_set(int fd)
+{
+	pid_t pgrp = tcgetpgrp(fd);
+
+	return pgrp < 0 || pgrp == getpgrp();
+}
+
 static void on_fatal_signal(int sig)
 {
 	/* SA_RESETHAND has restored the default action: raise() ends the process as the signal
 	 * says. */
-	if (saved_terminal.valid)
+	if (saved_terminal.valid && may_set(saved_terminal.fd))
 		tcsetattr(saved_terminal.fd, TCSANOW, &saved_terminal.modes);
 	raise(sig);
 }
@@ -46,14 +54,9 @@ static void handle_fatal_signals(void)
 /* A caller may have closed 0, 1 or 2; the next descriptor that we open must not become one. */
 static int open_standard_descriptors(void)
 {
-	int fd;
-
-	do {
-		fd = open("/dev/null", O_RDWR);
-		if (fd < 0)
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
 			return -1;
-	} while (fd <= STDERR_FILENO);
-	close(fd);
 	return 0;
 }
 

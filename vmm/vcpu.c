@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PARK_TIMEOUT_S 10
 
@@ -161,7 +162,8 @@ static void run_guest(struct vcpu *c)
 			vm_fail(c->vm, "vcpu %u: KVM cannot run the guest: %s", c->id,
 				strerror(-r));
 			vm_unlock(c->vm);
-			continue;
+			/* It may never say -EINTR again: the request for the end is enough. */
+			return;
 		}
 		handle_exit(c);
 	}
@@ -171,6 +173,7 @@ static void *vcpu_thread(void *arg)
 {
 	struct vcpu *c = arg;
 
+	__atomic_store_n(&c->tid, gettid(), __ATOMIC_RELAXED);
 	while (wait_until_wanted(c))
 		run_guest(c);
 	return NULL;
@@ -186,6 +189,8 @@ static int vcpu_create(struct vcpu *c, struct kvm_cpuid2 *cpuid, struct diag *d)
 	c->fd = kvm_create_vcpu(k, c->id, &c->run, d);
 	if (c->fd < 0)
 		return c->fd;
+	/* Now: a vcpu that runs answers no other call. */
+	c->stats_fd = kvm_stats_open(c->fd);
 	cpuid_set_vcpu(cpuid, c->id);
 	err = kvm_vcpu_set_cpuid(c->fd, cpuid);
 	if (err)
@@ -213,7 +218,7 @@ int vcpus_create(struct vcpu_set *s, struct vm *vm, unsigned int n, struct diag 
 	if (!s->cpus || cpuid_build(&vm->kvm, n, &cpuid))
 		return diag_set(d, -ENOMEM, "out of memory for %u vcpus", n);
 	for (unsigned int i = 0; i < n && !err; i++) {
-		s->cpus[i] = (struct vcpu){ .vm = vm, .id = i, .fd = -1, .set = s };
+		s->cpus[i] = (struct vcpu){ .vm = vm, .id = i, .fd = -1, .stats_fd = -1, .set = s };
 		err = vcpu_create(&s->cpus[i], cpuid, d);
 		s->n = i + 1;
 	}
@@ -325,6 +330,8 @@ void vcpus_destroy(struct vcpu_set *s)
 
 		if (c->thread_started)
 			pthread_join(c->thread, NULL);
+		if (c->stats_fd >= 0)
+			close(c->stats_fd);
 		if (c->fd >= 0)
 			kvm_destroy_vcpu(&c->vm->kvm, c->fd, c->run);
 		free(c->power_on);

@@ -22,18 +22,27 @@ static void vm_event_arrived(struct loop_work *w)
 
 int vm_init(struct vm *vm, const struct vm_config *config, struct diag *d)
 {
+	int err;
+
 	*vm = (struct vm){ .config = config,
-			   .kvm = { .fd = -1, .vm_fd = -1 },
+			   .kvm = { .fd = -1, .vm_fd = -1, .stats_fd = -1 },
 			   .mem = { .fd = -1 },
 			   .event_work = { .fn = vm_event_arrived } };
 	bus_init(&vm->pio);
 	bus_init(&vm->mmio);
 	pthread_mutex_init(&vm->lock, NULL);
-	return loop_init(&vm->main_loop, MAIN_LOOP_ENTRIES, d);
+	err = loop_init(&vm->main_loop, MAIN_LOOP_ENTRIES, d);
+	if (err) {
+		pthread_mutex_destroy(&vm->lock);
+		vm->config = NULL; /* for vm_fini(): there is nothing */
+	}
+	return err;
 }
 
 void vm_fini(struct vm *vm)
 {
+	if (!vm->config)
+		return;
 	if (vm->io_started)
 		io_thread_stop(&vm->io);
 	irq_fini(&vm->irq);
@@ -79,6 +88,62 @@ void vm_fail(struct vm *vm, const char *fmt, ...)
 	vsnprintf(vm->error.text, sizeof(vm->error.text), fmt, ap);
 	va_end(ap);
 	vm_request(vm, VM_EVENT_ERROR, 0);
+}
+
+/* Lets the vcpus go on, unless the machine is about to end or reset: that will see to them. */
+static void unpark(struct vm *vm)
+{
+	vm_lock(vm);
+	if (vm->vcpus && vm->event == VM_EVENT_NONE)
+		vcpus_unpark(vm->vcpus);
+	vm_unlock(vm);
+}
+
+static void resume_devices(struct vm *vm, const struct device *end)
+{
+	for (struct device *dev = vm->devices; dev != end; dev = dev->next)
+		if (dev->cls->resume)
+			dev->cls->resume(dev);
+}
+
+int vm_pause(struct vm *vm, struct diag *d)
+{
+	struct device *dev;
+	int err = 0;
+
+	if (vm->paused)
+		return 0;
+	if (vm->vcpus && vcpus_park(vm->vcpus)) {
+		unpark(vm);
+		return diag_set(d, -ETIMEDOUT, "a vcpu does not leave the guest; it runs on");
+	}
+	for (dev = vm->devices; dev; dev = dev->next) {
+		err = dev->cls->quiesce ? dev->cls->quiesce(dev) : 0;
+		if (err)
+			break;
+	}
+	if (err) {
+		diag_errno(d, err, "%s does not finish what is under way; the guest runs on",
+			   dev->id);
+		resume_devices(vm, dev->next);
+		unpark(vm);
+		return err;
+	}
+	vm->paused = true;
+	return 0;
+}
+
+void vm_resume(struct vm *vm)
+{
+	if (!vm->paused)
+		return;
+	vm->paused = false;
+	resume_devices(vm, NULL);
+	/* Else the guest's watchdogs take the pause for a hang; without kvm-clock they do not. */
+	for (unsigned int i = 0; vm->vcpus && i < vm->vcpus->n && vm->kvm.has_kvmclock_ctrl; i++)
+		if (kvm_vcpu_was_paused(vm->vcpus->cpus[i].fd))
+			break;
+	unpark(vm);
 }
 
 struct loop *vm_io_loop(struct vm *vm, struct diag *d)

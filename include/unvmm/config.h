@@ -27,16 +27,19 @@ struct device_config {
 
 struct vm_config {
 	char *name;	 /* default: the configuration file's base name, or "guest" */
+	bool named;	 /* the name was given, not made up */
 	char *machine;	 /* machine type: "unvmm-1" */
 	char *kernel;	 /* paths: relative ones count from the configuration file's folder */
 	char *initrd;	 /* may be NULL */
 	char *cmdline;	 /* default "" */
+	char *control;	 /* "unix:PATH" | "none"; NULL: where `unvmm list` looks (control.h) */
 	char *console;	 /* "stdio" | "file:PATH" | "unix:PATH" | "none" */
 	int64_t vcpus;	 /* 1..64, default 1 */
 	uint64_t memory; /* bytes, default 256 MiB, at least 16 MiB, multiple of 4 KiB (2 MiB huge)
 			  */
-	bool hugepages;
-	bool pit; /* in-kernel 8254, default true */
+	bool hugepages;	 /* RAM from the host's pool of 2 MiB pages */
+	bool shared;	 /* RAM from a memfd, which other processes can be given */
+	bool pit;	 /* in-kernel 8254, default true */
 	enum on_reboot on_reboot;
 	/* In the order of the classes, then of the lists. Devices without a key are not in it. */
 	struct device_config *devices;

@@ -8,6 +8,7 @@
 #define UNVMM_DEVICE_H
 
 #include <unvmm/diag.h>
+#include <unvmm/report.h>
 #include <unvmm/state.h>
 
 struct vm;
@@ -20,6 +21,7 @@ enum opt_type {
 	OPT_STRING,  /* char *, owned by the configuration */
 	OPT_PATH,    /* char *: a file; relative ones count from the configuration file's folder */
 	OPT_CHARDEV, /* char *: "stdio", "none", "file:PATH" or "unix:PATH" (chardev.h) */
+	OPT_SOCKET,  /* char *: "unix:PATH" or "none" */
 	OPT_CHOICE,  /* int: index in `choices` */
 };
 
@@ -65,6 +67,11 @@ struct device_class {
 	void (*init_conf)(void *conf);
 	const struct opt *opts;
 	unsigned int nopts;
+	/*
+	 * What the values of a group must satisfy together; may be NULL. Its sentence goes on after
+	 * the group: "nets.0" ... "has neither tap nor passt; ...".
+	 */
+	int (*check)(const void *conf, struct diag *d);
 
 	/*
 	 * Makes an instance: registers its regions, sets dev->priv and dev->state. Called by main
@@ -84,6 +91,12 @@ struct device_class {
 	 */
 	int (*quiesce)(struct device *dev);
 	void (*resume)(struct device *dev);
+	/*
+	 * For `unvmm info` and `unvmm stats`, into a group that is open: what this instance is, and
+	 * its counters. Control lock held; the vcpus and the io thread run. NULL: nothing to tell.
+	 */
+	void (*info)(const struct device *dev, struct report *r);
+	void (*stats)(const struct device *dev, struct report *r);
 	/* Releases everything. The io thread still runs; no vcpu does. NULL for nothing to release.
 	 */
 	void (*destroy)(struct device *dev);

@@ -2,13 +2,16 @@
 /*
  * gmem.h - guest memory: the only module that turns a guest-physical address into host memory.
  *
- * RAM is one memfd, mapped once and split around the PCI hole. Every call takes a length and fails
- * unless [gpa, gpa + len) lies in one RAM region. What is interpreted (descriptors, headers,
- * indexes) is copied out once with gmem_read() and the copy is checked and used; pointers from
- * gmem_ptr() go only into iovecs, or to the ring accessors that use single aligned loads/stores.
+ * RAM is one mapping, split around the PCI hole. It is private memory in transparent huge pages
+ * where the host gives them, because every 4 KiB page that a guest touches first costs it a nested
+ * page fault (the cloud kernel's boot takes 27,000 of them, or 60); or a memfd, when another
+ * process is to see it. Every call takes a length and fails unless [gpa, gpa + len) lies in one RAM
+ * region. What is interpreted (descriptors, headers, indexes) is copied out once with gmem_read()
+ * and the copy is checked and used; pointers from gmem_ptr() go only into iovecs, or to the ring
+ * accessors that use single aligned loads/stores.
  *
  * Thread: set-up and destruction by main; the rest from any thread, without a lock: regions never
- * change after gmem_create(). Never blocks (a page fault on the memfd aside).
+ * change after gmem_create(). Never blocks (page faults aside).
  */
 #ifndef UNVMM_GMEM_H
 #define UNVMM_GMEM_H
@@ -18,30 +21,34 @@
 typedef uint64_t gpa_t;
 
 struct gmem_region {
-	gpa_t gpa;	    /* 4 KiB aligned */
-	uint64_t size;	    /* bytes, 4 KiB aligned */
-	uint64_t fd_offset; /* where it starts in the memfd */
-	void *hva;	    /* where it starts in this process */
+	gpa_t gpa;	 /* 4 KiB aligned */
+	uint64_t size;	 /* bytes, 4 KiB aligned */
+	uint64_t offset; /* where it starts in the mapping, and in the memfd if there is one */
+	void *hva;	 /* where it starts in this process */
 };
 
 #define GMEM_REGIONS_MAX 2
 
 struct gmem {
-	int fd;		  /* the memfd: owned; shared with vfio-user servers */
-	uint64_t size;	  /* bytes of RAM in all */
-	size_t page_size; /* of the host pages behind it */
+	int fd;	       /* the memfd: owned; shared with vfio-user servers */
+	uint64_t size; /* bytes of RAM in all */
 	unsigned int nregions;
 	struct gmem_region regions[GMEM_REGIONS_MAX];
 	uint8_t *base;	 /* the whole mapping */
-	uint64_t *dirty; /* one bit per 4 KiB page of the memfd, or NULL when not logging */
+	uint64_t *dirty; /* one bit per 4 KiB page of the mapping, or NULL when not logging */
+};
+
+enum gmem_kind {
+	GMEM_PRIVATE, /* anonymous, huge pages as the host has them */
+	GMEM_HUGETLB, /* memfd of 2 MiB pages from the host's pool, reserved now: no SIGBUS later */
+	GMEM_SHARED,  /* memfd of ordinary pages */
 };
 
 /*
- * Allocates `size` bytes (a multiple of 4 KiB, at least PLAT_RAM_MIN; of 2 MiB with hugepages),
- * zeroed, not touched. hugepages: 2 MiB pages from the host's pool, reserved now, so that a guest
- * never dies of SIGBUS later. Errors: -ENOMEM, -EINVAL, with a sentence.
+ * Allocates `size` bytes (a multiple of 4 KiB, at least PLAT_RAM_MIN; of 2 MiB with GMEM_HUGETLB),
+ * zeroed, not touched. Errors: -ENOMEM, -EINVAL, with a sentence.
  */
-int gmem_create(struct gmem *g, uint64_t size, bool hugepages, struct diag *d) must_check;
+int gmem_create(struct gmem *g, uint64_t size, enum gmem_kind kind, struct diag *d) must_check;
 void gmem_destroy(struct gmem *g);
 
 /* Host pointer to [gpa, gpa + len), or NULL if that is not all in one region. len 0: NULL. */
@@ -61,7 +68,7 @@ int gmem_zero(struct gmem *g, gpa_t gpa, uint64_t len) must_check;
  */
 void gmem_mark_dirty(struct gmem *g, gpa_t gpa, uint64_t len);
 
-/* Starts and stops the log of host writes (a bitmap of the memfd's 4 KiB pages, all clear). Stop:
+/* Starts and stops the log of host writes (a bitmap of 4 KiB pages, all clear). Stop:
  * only while every thread that marks pages is quiescent, since the bitmap is freed. */
 int gmem_log_start(struct gmem *g) must_check;
 void gmem_log_stop(struct gmem *g);

@@ -20,6 +20,7 @@ struct gmem;
 struct kvm {
 	int fd; /* /dev/kvm */
 	int vm_fd;
+	int stats_fd;	   /* the VM's statistics; -1: none */
 	size_t run_size;   /* bytes of a vcpu's kvm_run mapping */
 	size_t xsave_size; /* bytes that KVM_GET_XSAVE2 returns */
 	unsigned int max_vcpus;
@@ -27,7 +28,6 @@ struct kvm {
 	bool has_split_irqchip; /* capabilities that decide something later */
 	bool has_tsc_deadline;
 	bool has_kvmclock_ctrl;
-	bool has_binary_stats;
 	bool has_any_length_ioeventfd;
 	struct kvm_cpuid2 *cpuid;  /* what the host's KVM supports; owned */
 	struct kvm_msr_list *msrs; /* MSRs that make up a vcpu's state; owned */
@@ -96,6 +96,13 @@ int kvm_vcpu_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic) must_ch
 int kvm_vcpu_set_mp_state(int vcpu_fd, uint32_t state) must_check;
 int kvm_vcpu_get_events(int vcpu_fd, struct kvm_vcpu_events *ev) must_check;
 int kvm_vcpu_set_events(int vcpu_fd, const struct kvm_vcpu_events *ev) must_check;
+/*
+ * The statistics of the VM or of a vcpu as a file to read (api.rst, 4.133); the caller closes it.
+ * For a vcpu it waits as long as that is in the guest. -ENOTTY before Linux 5.14.
+ */
+int kvm_stats_open(int vm_or_vcpu_fd) must_check;
+/* Tells a guest with kvm-clock that it was paused, for its watchdogs. -EINVAL: it has none. */
+int kvm_vcpu_was_paused(int vcpu_fd) must_check;
 /* Enters the guest. 0 or -errno (-EINTR: kicked). */
 int kvm_vcpu_run(int vcpu_fd);
 

@@ -59,10 +59,11 @@ struct loop {
 	bool quit;    /* atomic */
 	int wake_fd;  /* eventfd behind loop_call() */
 	struct loop_fd wake;
-	pthread_mutex_t lock;	 /* protects `works` */
-	struct loop_queue works; /* loop_call() */
-	struct loop_queue tail;	 /* loop_defer() */
-	struct loop_slot *slots; /* of the watches; owned */
+	pthread_mutex_t lock;	  /* protects `works` and `called` */
+	struct loop_queue works;  /* loop_call() */
+	struct loop_work *called; /* those of this turn that have not run yet */
+	struct loop_queue tail;	  /* loop_defer() */
+	struct loop_slot *slots;  /* of the watches; owned */
 	uint32_t nslots;
 	uint64_t turns; /* statistics: one io_uring_enter each */
 };
@@ -108,6 +109,11 @@ void loop_cancel(struct loop *l, struct loop_op *op);
 
 /* Has w->fn(w) run on the loop's thread, soon, once, in the order of the calls. Any thread. */
 void loop_call(struct loop *l, struct loop_work *w);
+/*
+ * Takes back a call that has not run: w may be freed. On the loop's thread, or while none runs it;
+ * nobody calls w at the same time.
+ */
+void loop_uncall(struct loop *l, struct loop_work *w);
 
 /*
  * Has w->fn(w) run at the end of this turn, after all completions that the turn began with and

@@ -61,6 +61,7 @@ void msix_config_written(struct msix *m, unsigned int off, unsigned int len);
 /* True when the guest has switched MSI-X on. */
 bool msix_enabled(const struct msix *m);
 
-extern const struct state_desc msix_state; /* of struct msix; load it after the PCI function */
+/* Of struct msix. It is loaded after the PCI function and after whatever connects the sources. */
+extern const struct state_desc msix_state;
 
 #endif

@@ -35,10 +35,10 @@ struct pci_dev {
 	const char *id;
 	uint8_t slot; /* device number on bus 0; function 0 */
 	uint8_t config[PCI_CONFIG_SIZE];
-	uint8_t wmask[PCI_CONFIG_SIZE]; /* bits that the guest may change */
+	uint8_t wmask[PCI_CONFIG_SIZE];	  /* bits that the guest may change */
 	uint8_t written[PCI_HEADER_SIZE]; /* what travels: the bits of config that wmask allows */
-	unsigned int cap_tail;		/* where the last capability's next pointer is */
-	unsigned int cap_free;		/* first free byte for a capability */
+	unsigned int cap_tail;		  /* where the last capability's next pointer is */
+	unsigned int cap_free;		  /* first free byte for a capability */
 	struct pci_bar bars[PCI_BARS];
 	uint64_t assigned[PCI_BARS]; /* where the BARs are at power-on */
 	/* A BAR became visible at bar->base, or is about to vanish from it. May be NULL. */

@@ -27,6 +27,7 @@ struct softq_queue {
 	struct loop_work publish; /* deferred to the end of the turn */
 	struct vq vq;
 	bool broken; /* no more popping until the next start */
+	bool held;   /* softq_hold() */
 };
 
 /* What every software device can offer of the transport's features. */
@@ -43,13 +44,17 @@ struct softq {
 	struct softq_queue *queues; /* vdev->nqueues of them; owned */
 	/* Pops until vq_pop() gives no more, or softq_broken(). The loop's thread. */
 	void (*handle)(struct softq *sq, unsigned int q);
+	/*
+	 * May be NULL. The device is being stopped: it ends what it watches besides the doorbells,
+	 * and gives back requests that were taken without softq_begin(). The loop's thread.
+	 */
+	void (*drain)(struct softq *sq);
 	bool started; /* the caller's side, by the control lock */
 
 	/* The loop's thread. */
 	enum softq_phase phase;
-	bool tell_transport;	    /* vdev_stopped() when drained; else softq_fini() waits */
-	unsigned int inflight;	    /* requests taken and not completed */
-	uint64_t kicks, interrupts; /* statistics */
+	bool tell_transport;   /* vdev_stopped() when drained; else softq_fini() waits */
+	unsigned int inflight; /* requests taken and not completed */
 	struct log_limit limit;
 
 	struct loop_work start_work, stop_work, close_work, drained_work, sync_work;
@@ -70,6 +75,14 @@ int softq_start(struct softq *sq) must_check;
 void softq_stop(struct softq *sq);
 void softq_doorbell(struct softq *sq, unsigned int q, struct vdev_doorbell *db);
 void softq_kick(struct softq *sq, unsigned int q);
+
+/*
+ * For queues that wait for something else than requests (a packet, room in a socket). hold(), said
+ * by handle(): it returns with requests left in the ring and wants no doorbells until it is called
+ * again. serve(): has handle() called now, if the queue is being served. The loop's thread.
+ */
+void softq_hold(struct softq *sq, unsigned int q);
+void softq_serve(struct softq *sq, unsigned int q);
 
 /* On the loop's thread: the request that vq_pop() gave begins; it ends: bytes written, head. */
 void softq_begin(struct softq *sq);

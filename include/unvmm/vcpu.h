@@ -14,6 +14,7 @@
 #define UNVMM_VCPU_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include <unvmm/kvm.h>
 
@@ -28,9 +29,11 @@ struct vcpu {
 	struct vm *vm;
 	unsigned int id;
 	int fd;
+	int stats_fd; /* KVM's statistics, for any thread to read; -1: none */
 	struct kvm_run *run;
 	pthread_t thread;
 	bool thread_started;
+	pid_t tid;	       /* of its thread, once that runs; atomic */
 	enum vcpu_state state; /* protected by park_lock of the set */
 	struct vcpu_set *set;
 	uint64_t exits;			/* returns to user space; its own thread writes */

@@ -62,6 +62,19 @@ struct vdev_doorbell {
 	int fd;
 };
 
+/* What has gone through a queue. One writer each; read by anybody, at any time. */
+struct vdev_counters {
+	uint64_t kicks;	     /* doorbells that the queue's owner heard */
+	uint64_t traps;	     /* doorbells that cost an exit to user space */
+	uint64_t requests;   /* completed */
+	uint64_t interrupts; /* asked for */
+};
+
+static inline void vdev_count(uint64_t *counter)
+{
+	__atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED);
+}
+
 struct vdev {
 	struct vm *vm;
 	struct virtio_pci *transport; /* set by virtio_pci_create() */
@@ -77,11 +90,18 @@ struct vdev {
 	uint64_t negotiated;
 	uint8_t status;
 	struct vdev_queue queues[VDEV_QUEUES_MAX];
+
+	struct vdev_counters counters[VDEV_QUEUES_MAX];
 };
 
 struct vdev_ops {
 	/* FEATURES_OK is being set: are these acceptable together? NULL: any subset is. */
-	bool (*accept_features)(struct vdev *v, uint64_t features);
+	bool (*accept_features)(const struct vdev *v, uint64_t features);
+	/*
+	 * The journal has been cleared, because of a reset (2.4.2) or at the very beginning: what
+	 * the device itself keeps of a driver goes too. It is stopped. NULL: it keeps nothing.
+	 */
+	void (*reset)(struct vdev *v);
 	/*
 	 * DRIVER_OK with the queues that are enabled: take them over at queues[q].index. An error
 	 * becomes NEEDS_RESET.
@@ -120,6 +140,13 @@ void virtio_pci_destroy(struct vdev *v);
 int virtio_pci_reset(struct vdev *v) must_check;
 int virtio_pci_quiesce(struct vdev *v) must_check;
 void virtio_pci_resume(struct vdev *v);
+
+/*
+ * For device_class.info and stats of devices whose dev->priv is the vdev: the function, and its
+ * queues with the way of their doorbells; the queues' counters. (virtio_report.c)
+ */
+void virtio_pci_info(const struct device *dev, struct report *r);
+void virtio_pci_stats(const struct device *dev, struct report *r);
 
 /* State tables of the transport (PCI function, MSI-X, registers, journal). */
 #define VIRTIO_PCI_STATES 4

@@ -49,6 +49,7 @@ struct vm {
 	struct chardev *console;
 	struct device *devices;
 	struct vcpu_set *vcpus;
+	bool paused; /* by vm_pause(); main thread */
 
 	enum vm_event event; /* under the lock */
 	uint8_t code;
@@ -70,13 +71,22 @@ void vm_request(struct vm *vm, enum vm_event event, uint8_t code);
 /* The same for host errors: VM_EVENT_ERROR with a sentence. */
 void vm_fail(struct vm *vm, const char *fmt, ...) printf_like(2, 3);
 
+/*
+ * The operator's pause: when it returns, the vcpus are parked and the devices have finished what
+ * was under way; a reset in between leaves the machine paused. Main thread, without the lock; waits
+ * for the slowest request of the devices, with their deadlines. On failure the guest runs on.
+ */
+int vm_pause(struct vm *vm, struct diag *d) must_check;
+void vm_resume(struct vm *vm);
+
 /* The io thread's loop for software devices; starts the thread on first use. NULL with a sentence.
  */
 struct loop *vm_io_loop(struct vm *vm, struct diag *d) must_check;
 
 /* Sets up an empty machine: locks, buses, main loop. KVM and memory are added by the builder. */
 int vm_init(struct vm *vm, const struct vm_config *config, struct diag *d) must_check;
-/* Releases what vm_init() and vm_io_loop() made. Devices and vcpus are gone. */
+/* Releases what vm_init() and vm_io_loop() made; also after a failed vm_init(). Devices and vcpus
+ * are gone. */
 void vm_fini(struct vm *vm);
 
 #endif

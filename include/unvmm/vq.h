@@ -47,6 +47,7 @@ struct vq {
 	uint16_t published;  /* next_used as the driver sees it */
 	bool interrupted;    /* published says something: an interrupt was decided on since start */
 	unsigned int outstanding; /* taken and not given back: at most the queue's size */
+	unsigned int budget;	  /* pops left until the owner looks after something else */
 	const char *why;	  /* after -EPROTO: which rule was broken */
 };
 
@@ -70,13 +71,22 @@ int vq_start(struct vq *q, struct gmem *mem, const struct vq_layout *layout, uin
 void vq_stop(struct vq *q);
 
 /*
- * The next request. 1: *c is filled; 0: the ring is empty; -EPROTO: the driver broke the ring
- * (loop, index out of range, descriptor outside RAM, readable after writable, longer than the
- * queue or c->cap, empty chain, 4 GiB or more, avail index too far ahead), nothing is taken and
- * q->why names it. Descriptors of length 0 are legal and skipped; adjacent buffers become one
- * iovec.
+ * Allows as many pops as the ring has entries. A guest that adds requests as fast as they are taken
+ * must not keep the owner from everything else: when they are used up vq_pop() says 0, and
+ * vq_enable_kicks() says that there is more. vq_start() begins, too.
+ */
+void vq_begin(struct vq *q);
+
+/*
+ * The next request. 1: *c is filled; 0: the ring is empty, or the budget is used up; -EPROTO: the
+ * driver broke the ring (loop, index out of range, descriptor outside RAM, readable after writable,
+ * longer than the queue or c->cap, empty chain, 4 GiB or more, avail index too far ahead), nothing
+ * is taken and q->why names it. Descriptors of length 0 are legal and skipped; adjacent buffers
+ * become one iovec.
  */
 int vq_pop(struct vq *q, struct vq_chain *c) must_check;
+/* Takes back the last n pops, none of which has been pushed: vq_pop() gives them again. */
+void vq_unpop(struct vq *q, unsigned int n);
 
 /*
  * Gives `head` back with `len` bytes written. Marks the used element and index dirty; payload is

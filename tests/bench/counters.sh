@@ -30,22 +30,41 @@ exits_by_reason() {
 # exits_of PID: without port I/O, which in all the machines here is the console's alone.
 exits_of() { exits_by_reason "$1" | awk -v io=$KVM_EXIT_IO '$1 != io {n += $2} END {print n + 0}'; }
 
-# private_kib PID: memory of the process that nobody else shares, without the guest's RAM.
+# private_kib PID MIB: memory of the process that nobody else shares, without the guest's RAM: the
+# memfd of that name, or the one mapping that has exactly its size of MIB MiB.
 private_kib() {
-	awk '/^[0-9a-f]+-[0-9a-f]+ / {ram = /memfd:guest-ram/}
-		/^Private_(Clean|Dirty):/ && !ram {n += $2} END {print n + 0}' "/proc/$1/smaps"
+	awk -v ram_kib=$(($2 * 1024)) '/^[0-9a-f]+-[0-9a-f]+ / {ram = /memfd:guest-ram/}
+		/^Size:/ && $2 == ram_kib {ram = 1}
+		ram {seen = 1}
+		/^Private_(Clean|Dirty):/ && !ram {n += $2}
+		END {if (!seen) {print "no mapping is the guest\047s RAM" >"/dev/stderr"; exit 1} print n + 0}' "/proc/$1/smaps"
 }
 
-# switches_of PID: context switches of all its threads but the virtual CPUs'.
+# largest_mappings PID: the five with the most private memory, "KIB NAME" each, on one line.
+largest_mappings() {
+	awk '/^[0-9a-f]+-[0-9a-f]+ / {name = NF > 5 ? $6 : "anonymous"; size = ""}
+		/^Size:/ {size = $2}
+		/^Private_(Clean|Dirty):/ && $2 {n[name " (" size " KiB)"] += $2}
+		END {for (i in n) print n[i], i}' "/proc/$1/smaps" | sort -rn | head -n 5 | paste -sd ';' | sed 's/;/; /g'
+}
+
+# switches_of PID: a line "THREAD COUNT" with the context switches so far of each thread that is no
+# virtual CPU.
 switches_of() {
-	local task name n total=0
+	local task name
 	for task in "/proc/$1/task"/*; do
-		name=$(cat "$task/comm" 2>/dev/null) || continue
+		read -r name 2>/dev/null <"$task/comm" || continue
 		case $name in vcpu*) continue ;; esac
-		n=$(awk '/ctxt_switches/ {n += $2} END {print n}' "$task/status")
-		total=$((total + n))
+		awk -v t="${task##*/}" '/ctxt_switches/ {n += $2} END {print t, n}' "$task/status"
 	done
-	echo "$total"
+}
+
+# switches_added BEFORE AFTER: how many the second listing has more; a thread that is not in it has
+# ended, which takes one.
+switches_added() {
+	awk 'NR == FNR {if (NF) was[$1] = $2; next}
+		NF {n += $2 - was[$1]; delete was[$1]}
+		END {for (t in was) n++; print n + 0}' <(echo "$1") <(echo "$2")
 }
 
 # host_cpu_ms PID: CPU time of all its threads, without what the guest itself ran.

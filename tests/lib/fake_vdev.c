@@ -22,7 +22,8 @@ struct fake_vm *fake_vm_with_pci(void)
 	struct fake_vm *f = fake_vm_new("none");
 	struct diag d = { 0 };
 
-	if (gmem_create(&f->vm.mem, PLAT_RAM_MIN, false, &d) || irq_init(&f->vm.irq, NULL, &d))
+	if (gmem_create(&f->vm.mem, PLAT_RAM_MIN, GMEM_SHARED, &d) ||
+	    irq_init(&f->vm.irq, NULL, &d))
 		fail_msg("%s", d.text);
 	fake_vm_add(f, &pci_host_class, NULL);
 	return f;
@@ -42,10 +43,10 @@ static struct fake_vdev *fake_of(struct vdev *v)
 	return container_of(v, struct fake_vdev, vdev);
 }
 
-static bool fake_accept_features(struct vdev *v, uint64_t features)
+static bool fake_accept_features(const struct vdev *v, uint64_t features)
 {
 	promise(!(features & ~v->offered), "accept_features() sees only what was offered");
-	return !(features & fake_of(v)->unwelcome);
+	return !(features & container_of(v, const struct fake_vdev, vdev)->unwelcome);
 }
 
 static int fake_start(struct vdev *v)
@@ -247,9 +248,8 @@ void vd_kick(struct fake_vdev *fv, uint16_t q)
 {
 	vd_write(fv, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
 	vd_bar_write(fv, VP_BAR,
-		     VP_DOORBELLS +
-			     vd_read(fv, VIRTIO_PCI_COMMON_Q_NOFF, 2) * VP_NOTIFY_MULT,
-		     2, q);
+		     VP_DOORBELLS + vd_read(fv, VIRTIO_PCI_COMMON_Q_NOFF, 2) * VP_NOTIFY_MULT, 2,
+		     q);
 }
 
 void vd_msix_control(struct fake_vdev *fv, uint16_t flags)

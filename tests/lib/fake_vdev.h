@@ -25,18 +25,19 @@ struct fake_vdev {
 	unsigned int starts, stops;
 	unsigned int kicks[VDEV_QUEUES_MAX];
 	unsigned int config_writes;
-	bool running;  /* start() has been called, and no stop() since */
-	bool stopping; /* stop() was called and not answered */
+	bool running;			      /* start() has been called, and no stop() since */
+	bool stopping;			      /* stop() was called and not answered */
 	uint16_t started_at[VDEV_QUEUES_MAX]; /* index of each queue at the last start */
 	uint16_t stop_index; /* that every enabled queue has reached when it stops */
 	uint8_t config[FAKE_VDEV_CONFIG];
 
 	struct state_ref state[VIRTIO_PCI_STATES];
-	/* Last, so that the address sanitizer sees every access behind its queues. */
+	/* Last, so that the address sanitizer sees accesses behind it. */
 	struct vdev vdev;
 };
 
-/* A fake VM with interrupt routes, 16 MiB of RAM and the PCI host bridge. Fails the running test. */
+/* A fake VM with interrupt routes, 16 MiB of RAM and the PCI host bridge. Fails the running test.
+ */
 struct fake_vm *fake_vm_with_pci(void);
 
 /* vm->pci is there. NULL if the transport refused it, with the sentence in *d. */

@@ -18,8 +18,8 @@ FIRST_OWN_SLOT=24
 VF_DEFAULTS=disable-legacy=on,iommu_platform=on,ats=on,romfile=
 
 KERNEL_ARGS=(console=ttyS0 rdinit=/init panic=-1 intel_iommu=on iommu=nopt mitigations=off nokaslr tsc=reliable
-	nmi_watchdog=0 audit=0 no_timer_check random.trust_cpu=on softlockup_panic=1
-	watchdog_thresh=30)
+	nmi_watchdog=0 audit=0 no_timer_check random.trust_cpu=on init_on_alloc=0 softlockup_panic=1
+	watchdog_thresh=30 sysctl.kernel.panic_on_rcu_stall=1 rcupdate.rcu_cpu_stall_timeout=60)
 
 HOST_USAGE="  --vf blk[,KEY=VALUE]...  a virtio block function, bound to vfio-pci (keys: QEMU's virtio-blk-pci)
   --vf net[,KEY=VALUE]...  a virtio net function (keys: QEMU's virtio-net-pci); both repeatable
@@ -109,6 +109,7 @@ write_environment() {
 			echo "export TESTBED_KERNEL_${flavour^^}=$BUILD/kernel-$flavour/vmlinuz"
 			echo "export TESTBED_VMLINUX_${flavour^^}=$BUILD/kernel-$flavour/vmlinux"
 			echo "export TESTBED_INITRD_${flavour^^}=$BUILD/guest-$flavour.cpio"
+			echo "export TESTBED_SMALL_INITRD_${flavour^^}=$BUILD/small-$flavour.cpio"
 		done
 		echo "export TESTBED_VFS=${#VF_KINDS[@]}"
 		for i in "${!VF_KINDS[@]}"; do
@@ -117,8 +118,8 @@ write_environment() {
 	} >"$STATE/env"
 }
 
-# host_start NAME COMMAND...: starts a host that runs COMMAND; HOST_PID is its process. With TTY=1
-# the command gets this terminal, else its output comes on fds 1 and 2.
+# host_start NAME COMMAND...: starts a host that runs COMMAND; HOST_PID is its process. With TTY
+# (the settings of this terminal) the command gets it, else its output comes on fds 1 and 2.
 host_start() {
 	local name=$1 own=$FIRST_OWN_SLOT out err VF_KINDS=() VF_ADDRESSES=() ARGS
 	shift
@@ -148,10 +149,11 @@ host_start() {
 	printf '%q ' "$@" >"$STATE/command"
 	local append=("${KERNEL_ARGS[@]}" "testbed.name=$name" "testbed.output=$HOST_OUTPUT"
 		"testbed.start=$TESTBED_DIR/l1/start" "testbed.vfs=$(IFS=,; echo "${VF_ADDRESSES[*]}")"
-		"testbed.modules=$(realpath "$BUILD/kernel-generic/lib/modules")")
+		"testbed.nic=$(printf '0000:00:%02x.0' $((own + 3)))"
+		"testbed.modules=$(realpath "$BUILD/kernel-generic/lib/modules"/*)")
 	ARGS+=(-append "${append[*]}")
 	if [ -n "${TTY-}" ]; then
-		echo "export TESTBED_TTY='$(stty -g)' TERM='${TERM-}'" >>"$STATE/env"
+		echo "export TESTBED_TTY='$TTY' TESTBED_SIZE='$(stty size)' TERM='${TERM-}'" >>"$STATE/env"
 		ARGS+=(-chardev stdio,id=tty,signal=off -device virtconsole,chardev=tty)
 		launch "${ARGS[@]}" <&0
 	else
@@ -179,7 +181,8 @@ host_wait() {
 	wait "$HOST_PID" || status=$?
 	HOST_PID=
 	[ ${#HOST_READERS[@]} = 0 ] || wait "${HOST_READERS[@]}" || true
-	grep -v "TCG doesn't support requested feature" "$STATE/qemu.log" >&2 || true
+	grep -vE "TCG doesn't support requested feature|hub 0 is not connected|terminating on signal" \
+		"$STATE/qemu.log" >&2 || true
 	if [ -s "$STATE/status" ]; then
 		return "$(cat "$STATE/status")"
 	elif [ "$status" = 124 ] || [ "$status" = 137 ]; then
@@ -202,6 +205,7 @@ host_cleanup() {
 		kill "$HOST_PID" 2>/dev/null || true
 		wait "$HOST_PID" 2>/dev/null || true
 	fi
+	[ -z "${TTY-}" ] || stty "$TTY"
 	[ -z "${STATE-}" ] || rm -rf "$STATE"
 	if [ -n "${TEMPORARY_OUTPUT-}" ]; then
 		case $status in

@@ -330,7 +330,7 @@ static inline void start_disk(struct env *e, uint64_t features)
 
 	clear_host();
 	if (!e->vm.mem.base)
-		assert_int_equal(gmem_create(&e->vm.mem, RAM, false, NULL), 0);
+		assert_int_equal(gmem_create(&e->vm.mem, RAM, GMEM_SHARED, NULL), 0);
 	if (virtio_blk_class.create(&e->vm, &e->dev, &e->conf, &d))
 		fail_msg("%s", d.text);
 	e->blk = e->dev.priv;

@@ -104,7 +104,7 @@ static uint16_t flush_in_child(struct env *e, bool die, int exit_status)
 	pid_t pid;
 
 	make_image(e, "/tmp");
-	assert_int_equal(gmem_create(&e->vm.mem, RAM, false, NULL), 0);
+	assert_int_equal(gmem_create(&e->vm.mem, RAM, GMEM_SHARED, NULL), 0);
 	pid = fork();
 	if (pid == 0)
 		write_and_flush(e, die);

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pty.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -202,6 +203,37 @@ static void level_triggered(void **state)
 	io_thread_stop(&t);
 	close(p[0]);
 	close(p[1]);
+}
+
+/* Changing a terminal's modes wakes who polls it, for nothing. */
+static void terminal_modes_may_change(void **state)
+{
+	struct watch w = { .read_all = true };
+	struct termios cooked, raw;
+	struct io_thread t;
+	int master;
+
+	(void)state;
+	sem_init(&w.seen, 0, 0);
+	assert_int_equal(openpty(&master, &w.lf.fd, NULL, NULL, NULL), 0);
+	tcgetattr(w.lf.fd, &cooked);
+	raw = cooked;
+	cfmakeraw(&raw);
+	start(&t);
+	on_loop(&t, add_pipe, &w);
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(tcsetattr(w.lf.fd, TCSANOW, i & 1 ? &cooked : &raw), 0);
+		on_loop(&t, nothing, NULL);
+	}
+	on_loop(&t, nothing, NULL);
+	assert_int_equal(w.count, 0);
+	assert_int_equal(tcsetattr(w.lf.fd, TCSANOW, &raw), 0);
+	assert_int_equal(write(master, "k", 1), 1);
+	wait_sem(&w.seen);
+	assert_int_equal(w.revents, POLLIN);
+	io_thread_stop(&t);
+	close(master);
+	close(w.lf.fd);
 }
 
 static void hangup_is_told_and_self_removal_works(void **state)
@@ -544,6 +576,7 @@ int main(void)
 		cmocka_unit_test(calls_run_once_and_in_order),
 		cmocka_unit_test(queued_call_is_not_repeated),
 		cmocka_unit_test(level_triggered),
+		cmocka_unit_test(terminal_modes_may_change),
 		cmocka_unit_test(hangup_is_told_and_self_removal_works),
 		cmocka_unit_test(eventfd_needs_no_read),
 		cmocka_unit_test(removal_leaves_nothing_behind),

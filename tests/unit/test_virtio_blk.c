@@ -39,6 +39,7 @@ static void reads_and_writes(void **state)
 			 VIRTIO_BLK_S_IOERR); /* its byte offset wraps to 0 */
 	assert_int_equal(request(&e, VIRTIO_BLK_T_IN, 0, b, 700, true), VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(&e, VIRTIO_BLK_T_IN, 0, 0, 0, true), VIRTIO_BLK_S_OK);
+	assert_string_equal(faults.log, "wrr"); /* nothing else came as far as the image */
 	tear_down(&e);
 }
 
@@ -256,6 +257,41 @@ static void a_full_queue_at_once(void **state)
 	tear_down(&e);
 }
 
+static struct {
+	struct env *e;
+	gpa_t data;
+	int posts;
+} late;
+
+/* The driver posts just when the device has found the ring empty, and does not kick: it was told
+ * not to. */
+static void handle_then_post(struct softq *sq, unsigned int q)
+{
+	blk_handle(sq, q);
+	if (late.posts-- > 0) {
+		post(late.e, 0, VIRTIO_BLK_T_IN, 0, late.data, 512, true);
+		vqd_show(&late.e->d[0]);
+	}
+}
+
+static void no_doorbell_is_lost(void **state)
+{
+	struct env e;
+
+	(void)state;
+	set_up(&e, FLUSH);
+	late.e = &e;
+	late.data = vqd_alloc(&e.d[0], 512, 1);
+	late.posts = 0;
+	assert_int_equal(virtio_blk_class.quiesce(&e.dev), 0);
+	e.blk->sq.handle = handle_then_post;
+	late.posts = 3;
+	virtio_blk_class.resume(&e.dev);
+	for (int i = 0; i < 3; i++)
+		wait_used(&e, 0);
+	tear_down(&e);
+}
+
 static void more_segments_than_inline(void **state)
 {
 	struct virtio_blk_outhdr hdr = { .type = VIRTIO_BLK_T_IN };
@@ -358,6 +394,26 @@ static void quiesce_and_resume_keep_the_place(void **state)
 	tear_down(&e);
 }
 
+/* Section 3.1.1: a driver may fill the ring before DRIVER_OK, and no doorbell tells of it. */
+static void finds_what_was_there_before_the_start(void **state)
+{
+	struct env e;
+	uint64_t count;
+	gpa_t a;
+
+	(void)state;
+	set_up(&e, FLUSH);
+	a = vqd_alloc(&e.d[0], 512, 1);
+	assert_int_equal(request(&e, VIRTIO_BLK_T_IN, 0, a, 512, true), VIRTIO_BLK_S_OK);
+	assert_int_equal(virtio_blk_class.quiesce(&e.dev), 0);
+	assert_int_equal(read(e.blk->sq.queues[0].kick_fd, &count, sizeof(count)), sizeof(count));
+	post(&e, 0, VIRTIO_BLK_T_IN, 0, a, 512, true);
+	vqd_show(&e.d[0]);
+	virtio_blk_class.resume(&e.dev);
+	wait_used(&e, 0);
+	tear_down(&e);
+}
+
 static void rings_outside_ram_do_not_start(void **state)
 {
 	struct env e;
@@ -453,10 +509,12 @@ int main(void)
 		cmocka_unit_test(zeroes_without_help),
 		cmocka_unit_test(broken_rings_need_a_reset),
 		cmocka_unit_test(a_full_queue_at_once),
+		cmocka_unit_test(no_doorbell_is_lost),
 		cmocka_unit_test(more_segments_than_inline),
 		cmocka_unit_test(two_queues),
 		cmocka_unit_test(stop_drains),
 		cmocka_unit_test(quiesce_and_resume_keep_the_place),
+		cmocka_unit_test(finds_what_was_there_before_the_start),
 		cmocka_unit_test(rings_outside_ram_do_not_start),
 		cmocka_unit_test(configuration_is_checked),
 		cmocka_unit_test(guest_sees_the_configuration),

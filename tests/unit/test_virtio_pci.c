@@ -16,6 +16,7 @@
 #include <unvmm/platform.h>
 
 #include "fake_vdev.h"
+#include "state_check.h"
 
 #define V1	 VIRTIO_BIT(VIRTIO_F_VERSION_1)
 #define RINGS	 VIRTIO_SOFT_RING_FEATURES
@@ -443,7 +444,15 @@ static void test_bus_mastering(void **state)
 	assert_int_equal(fv->started_at[0], 0);
 }
 
-/* Given back before the vdev had stopped: the next doorbell finds that it may go on. */
+static bool runs(void *arg)
+{
+	return is_running(arg);
+}
+
+/*
+ * Given back before the vdev had stopped. The guest has rung while nobody could hear it and only
+ * waits now, so the vdev must be found and started without an access.
+ */
 static void test_bus_mastering_slow_stop(void **state)
 {
 	struct fixture *x = *state;
@@ -454,11 +463,29 @@ static void test_bus_mastering_slow_stop(void **state)
 	fv->stop_index = 5;
 	vd_config_write(fv, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
 	vd_decode(fv);
+	vd_kick(fv, 0);
 	assert_false(is_running(x));
 	fake_vdev_stop_now(fv);
-	vd_bar_write(fv, VP_BAR, VP_DOORBELLS, 2, 0);
-	assert_true(is_running(x));
+	assert_true(fake_vm_run(x->f, runs, x, 2000));
 	assert_int_equal(fv->started_at[0], 5);
+	assert_int_equal(vd_status(fv), LIVE);
+}
+
+/* The function goes while the main loop has still to hear that it stopped. */
+static void test_destroyed_after_a_stop(void **state)
+{
+	struct fixture *x = *state;
+	struct diag d = { 0 };
+	struct fake_vdev *other = fake_vdev_new(&x->f->vm, 1, V1, &d);
+
+	assert_non_null(other);
+	vd_drive(other, V1);
+	vd_drive(x->fv, V1);
+	vd_set_status(other, 0);
+	vd_config_write(x->fv, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	fake_vdev_free(other);
+	vd_decode(x->fv);
+	assert_true(fake_vm_run(x->f, runs, x, 2000));
 }
 
 static void test_quiesce_and_resume(void **state)
@@ -741,6 +768,61 @@ static void test_config_window(void **state)
 	assert_int_equal(x->fv->kicks[1], 1);
 }
 
+/* --- state ----------------------------------------------------------------------------------- */
+
+static void test_state(void **state)
+{
+	struct fixture *x = *state;
+
+	vd_drive(x->fv, V1 | OWN);
+	vd_write(x->fv, VIRTIO_PCI_COMMON_MSIX, 2, 0);
+	vd_msix_vector(x->fv, 1, 0xfee00000, 0x41, true);
+	vd_msix_control(x->fv, PCI_MSIX_FLAGS_ENABLE);
+	vdev_interrupt(&x->fv->vdev, 0);
+	vdev_config_changed(&x->fv->vdev);
+	x->fv->stop_index = 0x1234;
+	assert_int_equal(virtio_pci_quiesce(&x->fv->vdev), 0);
+	state_check_roundtrip("fake0", x->fv->state, VIRTIO_PCI_STATES);
+	virtio_pci_resume(&x->fv->vdev);
+	assert_true(is_running(x));
+	assert_int_equal(x->fv->started_at[1], 0x1234);
+	assert_int_equal(vd_status(x->fv), LIVE);
+	vd_kick(x->fv, 2);
+	assert_int_equal(x->fv->kicks[2], 1);
+}
+
+static void refuse(struct fixture *x, const char *path, const char *prop, uint32_t value,
+		   const char *says)
+{
+	state_check_refuses("fake0", x->fv->state, VIRTIO_PCI_STATES, path, prop, value, says);
+}
+
+static void test_state_refusals(void **state)
+{
+	struct fixture *x = *state;
+
+	vd_drive(x->fv, V1 | OWN);
+	assert_int_equal(virtio_pci_quiesce(&x->fv->vdev), 0);
+	refuse(x, "/virtio-pci", "config_vector", QUEUES + 1, "configuration vector");
+	refuse(x, "/virtio", "device_id", VIRTIO_ID_RNG, "device_id");
+	refuse(x, "/virtio", "nqueues", QUEUES + 1, "nqueues");
+	refuse(x, "/virtio", "status", LIVE | 0x10, "unknown bits");
+	refuse(x, "/virtio", "status", ACK | DRIVER | OK, "without FEATURES_OK");
+	refuse(x, "/virtio/queues@0", "size_max", 512, "size_max");
+	refuse(x, "/virtio/queues@1", "size", 0, "size 0");
+	refuse(x, "/virtio/queues@1", "size", 100, "size 100");
+	refuse(x, "/virtio/queues@2", "size", 512, "size 512");
+	refuse(x, "/virtio/queues@2", "vector", QUEUES + 1, "vector 4");
+	refuse(x, "/virtio/queues@0", "doorbell_offset", 2, "in-page offset 2");
+	refuse(x, "/virtio/queues@0", "doorbell_offset", VP_DOORBELL_PAGE, "offset 4096");
+	refuse(x, "/virtio/queues@0", "enabled", 2, "enabled");
+	x->fv->unwelcome = OWN;
+	refuse(x, "/virtio", "status", LIVE, "not a set");
+	x->fv->unwelcome = 0;
+	x->fv->vdev.offered = V1;
+	refuse(x, "/virtio", "status", LIVE, "lacks 0x20");
+}
+
 static void test_too_many_queues(void **state)
 {
 	struct fixture *x = *state;
@@ -784,6 +866,7 @@ int main(void)
 		TEST(machine_reset_forgets),
 		TEST(bus_mastering),
 		TEST(bus_mastering_slow_stop),
+		TEST(destroyed_after_a_stop),
 		TEST(quiesce_and_resume),
 		TEST(start_fails),
 		TEST(needs_reset),
@@ -794,6 +877,8 @@ int main(void)
 		TEST(every_register_size),
 		TEST(denied_writes),
 		TEST(config_window),
+		TEST(state),
+		TEST(state_refusals),
 		TEST(too_many_queues),
 	};
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash source-path=SCRIPTDIR/..
+# shellcheck shell=bash source-path=SCRIPTDIR
 # boot - in the testbed: exec to the first line of user space, the same Debian cloud kernel,
 # initial RAM disk and command line on both sides; once with the bzImage, once with its vmlinux.
 . "$(dirname "$0")/../lib.sh"
@@ -7,7 +7,7 @@ need_qemu
 enter_testbed
 MEM=128M
 MARKER='unvmm-guest: userspace'
-LIMIT=60
+LIMIT=40
 KERNEL=$TESTBED_KERNEL_CLOUD
 VMLINUX=$TESTBED_VMLINUX_CLOUD
 INITRD=$TESTBED_INITRD_CLOUD
@@ -45,7 +45,7 @@ screen() {
 
 # compare ID PREFIX TITLE UNVMM...: pairs of UNVMM and the best option set.
 compare() {
-	local id=$1 prefix=$2 title=$3 pair value limit=$LIMIT
+	local id=$1 prefix=$2 title=$3 pair value
 	shift 3
 	record figure "$id" s "exec to user space in the testbed, $title, 1 vCPU, $MEM"
 	record goal "$id" ratio 0.8

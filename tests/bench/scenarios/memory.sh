@@ -5,6 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 . "$BENCH_DIR/counters.sh"
 
+MIB=128
 IDLE_SECONDS=10
 OUT=$BENCH_OUT/$SCENARIO.out
 PID=
@@ -31,9 +32,20 @@ start_guest() {
 	fail "no \"$text\" from $1 within 60 s"
 }
 
-# measure_idle ID SETTLE N COMMAND...: N guests one after the other: alone, they share nothing.
+# thread_names: a listing of switches_of with names for numbers, on one line.
+thread_names() {
+	local tid n name
+	while read -r tid n; do
+		name="?"
+		read -r name 2>/dev/null <"/proc/$PID/task/$tid/comm" || true
+		printf '%s %s ' "$name" "$n"
+	done
+}
+
+# measure_idle ID SETTLE N TEXT COMMAND...: N guests one after the other, for two at once would share
+# pages; each is up when it has printed TEXT. The first three are also watched while they idle.
 measure_idle() {
-	local id=$1 settle=$2 n=$3 text=$4 i before
+	local id=$1 settle=$2 n=$3 text=$4 i before after
 	shift 4
 	record figure "memory-$id" KiB "Private_Clean + Private_Dirty without guest RAM, $TITLE"
 	record goal "memory-$id" value 1536
@@ -44,10 +56,16 @@ measure_idle() {
 	for i in $(seq "$n"); do
 		start_guest "$text" "$@"
 		sleep "$settle"
-		record sample "memory-$id" unvmm "$i" "$(private_kib "$PID")"
-		before=$(switches_of "$PID")
-		sleep "$IDLE_SECONDS"
-		record sample "switches-$id" unvmm "$i" "$(($(switches_of "$PID") - before))"
+		record sample "memory-$id" unvmm "$i" "$(private_kib "$PID" "$MIB")"
+		[ "$i" != 1 ] || record note "memory-$id" "largest (private KiB, mapping, its size): $(largest_mappings "$PID")"
+		if [ "$i" -le 3 ]; then
+			before=$(switches_of "$PID")
+			sleep "$IDLE_SECONDS"
+			after=$(switches_of "$PID")
+			record sample "switches-$id" unvmm "$i" "$(switches_added "$before" "$after")"
+			[ "$before" = "$after" ] || record note "switches-$id" \
+				"threads: $(echo "$before" | thread_names), then $(echo "$after" | thread_names)"
+		fi
 		stop_guest
 	done
 }
@@ -62,10 +80,10 @@ if [ -z "${TESTBED_OUTPUT-}" ]; then
 	mkfifo "$OUT/silence"
 	exec {silence}<>"$OUT/silence"
 	if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
-		TITLE="128 MiB, 1 vCPU, 1 disk, halted micro-guest"
+		TITLE="$MIB MiB, 1 vCPU, 1 disk, halted micro-guest"
 		# A copy: pages that another unvmm on this machine maps too would not be private.
 		cp "$UNVMM" "$OUT/unvmm"
-		measure_idle micro 0.5 3 i "$OUT/unvmm" run -k build/bench/idle.elf -m 128M -o pit=false \
+		measure_idle micro 0.3 "$BENCH_PAIRS" i "$OUT/unvmm" run -k build/bench/idle.elf -m ${MIB}M -o pit=false \
 			-d "$SCRATCH/disk.img"
 		record note memory-micro "the program is a copy of build/unvmm, so that nobody shares its pages"
 	fi
@@ -76,7 +94,8 @@ fi
 OUT=$TESTBED_SCRATCH
 mkfifo "$OUT/silence"
 exec {silence}<>"$OUT/silence"
-TITLE="128 MiB, 1 vCPU, 1 disk, idle Linux"
-measure_idle linux 5 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
-	-i "$TESTBED_INITRD_CLOUD" -a "console=ttyS0 quiet panic=-1 agent=idle:600" -m 128M \
+# 6 s: the kernel's io_uring workers end when they had nothing to do for 5.
+TITLE="$MIB MiB, 1 vCPU, 1 disk, idle Linux"
+measure_idle linux 6 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
+	-i "$TESTBED_INITRD_CLOUD" -a "console=ttyS0 quiet panic=-1 agent=idle:600" -m ${MIB}M \
 	-d "$SCRATCH/disk.img"

@@ -13,7 +13,7 @@ case_console_timeout() {
 }
 
 case_console_ends_early() {
-	boot "" --expect "no such text"
+	boot "cpus:1" --expect "no such text"
 	wants_status 1
 }
 

@@ -4,7 +4,7 @@
 # set -e; it ends by fail or skip, or well. A guest is booted by boot, or by start, await and finish.
 
 UNVMM=$(realpath "${UNVMM:-build/unvmm}")
-CASE_TIMEOUT=${CASE_TIMEOUT:-120}
+CASE_TIMEOUT=${CASE_TIMEOUT:-180}
 # shellcheck disable=SC2034 # for suite
 SLOW_CASES=()
 # What the guest prints on its serial port, and what unvmm says.
@@ -50,7 +50,7 @@ start() {
 	line=$(command_line "$1")
 	shift
 	: >"$CONSOLE"
-	"$UNVMM" run -k "$KERNEL" -i "$INITRD" -a "$line" "$@" </dev/null >"$CONSOLE" 2>"$MESSAGES" &
+	"$UNVMM" run -k "$KERNEL" -i "$INITRD" -a "$line" -o on_reboot=exit "$@" </dev/null >"$CONSOLE" 2>"$MESSAGES" &
 	GUEST=$!
 }
 

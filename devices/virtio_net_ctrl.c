@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio_net_ctrl.c - the control queue of the virtio network card (virtio 1.2, 5.1.6.5): what the
+ * driver wants to receive and on how many queues; the receive filter that follows from it; its
+ * state. Runs on the loop's thread; reset and state with the card stopped.
+ *
+ *   net_ctrl_handle -> run -> a cmd_*() -> ack byte
+ */
+#include "virtio_net.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* --- commands: each reads its data from the chain and returns the ack ------------------------- */
+
+static int read_flag(struct vq_bytes *data, bool *flag)
+{
+	uint8_t v;
+
+	if (data->len != 1 || !vq_read(data, &v, 1) || v > 1)
+		return VIRTIO_NET_ERR;
+	*flag = v;
+	return VIRTIO_NET_OK;
+}
+
+static int cmd_rx(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
+{
+	if (!vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_RX))
+		return VIRTIO_NET_ERR;
+	if (cmd == VIRTIO_NET_CTRL_RX_PROMISC)
+		return read_flag(data, &net->ctrl.promisc);
+	if (cmd == VIRTIO_NET_CTRL_RX_ALLMULTI)
+		return read_flag(data, &net->ctrl.allmulti);
+	return VIRTIO_NET_ERR; /* the others are CTRL_RX_EXTRA */
+}
+
+/* One of the two tables of MAC_TABLE_SET: a count, then as many addresses. */
+static bool read_macs(struct vq_bytes *data, struct net_macs *t)
+{
+	uint32_t entries;
+	uint64_t len;
+
+	memset(t, 0, sizeof(*t));
+	if (!vq_read(data, &entries, sizeof(entries)))
+		return false;
+	len = (uint64_t)entries * ETH_ALEN;
+	if (len > data->len)
+		return false;
+#ifndef FUZZ_PLANT /* a bug for the fuzzer to find: any number of addresses is stored */
+	if (entries > NET_MACS_MAX) {
+		t->overflow = true;
+		vq_skip(data, len);
+		return true;
+	}
+#endif
+	t->n = (uint16_t)entries;
+	return vq_read(data, t->mac, len);
+}
+
+static int cmd_mac(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
+{
+	struct net_macs uni, multi;
+	uint8_t mac[ETH_ALEN];
+
+	if (cmd == VIRTIO_NET_CTRL_MAC_TABLE_SET && vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_RX)) {
+		if (!read_macs(data, &uni) || !read_macs(data, &multi) || data->len)
+			return VIRTIO_NET_ERR;
+		net->ctrl.uni = uni;
+		net->ctrl.multi = multi;
+		return VIRTIO_NET_OK;
+	}
+	if (cmd == VIRTIO_NET_CTRL_MAC_ADDR_SET &&
+	    vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_MAC_ADDR)) {
+		if (data->len != sizeof(mac) || !vq_read(data, mac, sizeof(mac)))
+			return VIRTIO_NET_ERR;
+		pthread_mutex_lock(&net->lock);
+		memcpy(net->ctrl.mac, mac, sizeof(mac));
+		pthread_mutex_unlock(&net->lock);
+		return VIRTIO_NET_OK;
+	}
+	return VIRTIO_NET_ERR;
+}
+
+static int cmd_vlan(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
+{
+	uint8_t *byte, bit;
+	uint16_t vid;
+
+	if (!vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_VLAN) || data->len != sizeof(vid) ||
+	    !vq_read(data, &vid, sizeof(vid)) || vid >= NET_VLANS)
+		return VIRTIO_NET_ERR;
+	byte = &net->ctrl.vlans[vid / 8];
+	bit = (uint8_t)(1u << vid % 8);
+	if (cmd == VIRTIO_NET_CTRL_VLAN_ADD)
+		*byte |= bit;
+	else if (cmd == VIRTIO_NET_CTRL_VLAN_DEL)
+		*byte &= (uint8_t)~bit;
+	else
+		return VIRTIO_NET_ERR;
+	return VIRTIO_NET_OK;
+}
+
+static int cmd_announce(struct virtio_net *net, uint8_t cmd)
+{
+	if (cmd != VIRTIO_NET_CTRL_ANNOUNCE_ACK ||
+	    !vdev_has(&net->vdev, VIRTIO_NET_F_GUEST_ANNOUNCE))
+		return VIRTIO_NET_ERR;
+	pthread_mutex_lock(&net->lock);
+	net->ctrl.announce = false;
+	pthread_mutex_unlock(&net->lock);
+	return VIRTIO_NET_OK;
+}
+
+static int cmd_mq(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
+{
+	uint16_t pairs;
+
+	if (cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || !vdev_has(&net->vdev, VIRTIO_NET_F_MQ) ||
+	    data->len != sizeof(pairs) || !vq_read(data, &pairs, sizeof(pairs)) ||
+	    pairs < VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN || pairs > net->npairs)
+		return VIRTIO_NET_ERR;
+	return net_set_pairs(net, pairs) ? VIRTIO_NET_ERR : VIRTIO_NET_OK;
+}
+
+static int cmd_offloads(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
+{
+	uint64_t offloads, allowed = net->vdev.negotiated & NET_GUEST_OFFLOADS;
+
+	if (cmd != VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET ||
+	    !vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) ||
+	    data->len != sizeof(offloads) || !vq_read(data, &offloads, sizeof(offloads)) ||
+	    offloads & ~allowed || net->backend->ops->set_offload(net->backend, offloads))
+		return VIRTIO_NET_ERR;
+	net->ctrl.offloads = offloads;
+	net->ctrl.offloads_changed = true;
+	return VIRTIO_NET_OK;
+}
+
+static int run(struct virtio_net *net, struct vq_bytes *out)
+{
+	struct virtio_net_ctrl_hdr hdr;
+
+	if (!vq_read(out, &hdr, sizeof(hdr)))
+		return VIRTIO_NET_ERR;
+	switch (hdr.class) {
+	case VIRTIO_NET_CTRL_RX:
+		return cmd_rx(net, hdr.cmd, out);
+	case VIRTIO_NET_CTRL_MAC:
+		return cmd_mac(net, hdr.cmd, out);
+	case VIRTIO_NET_CTRL_VLAN:
+		return cmd_vlan(net, hdr.cmd, out);
+	case VIRTIO_NET_CTRL_ANNOUNCE:
+		return cmd_announce(net, hdr.cmd);
+	case VIRTIO_NET_CTRL_MQ:
+		return cmd_mq(net, hdr.cmd, out);
+	case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
+		return cmd_offloads(net, hdr.cmd, out);
+	default:
+		return VIRTIO_NET_ERR;
+	}
+}
+
+int net_ctrl_queue(const struct virtio_net *net)
+{
+	if (!vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_VQ))
+		return -1;
+	return vdev_has(&net->vdev, VIRTIO_NET_F_MQ) ? 2 * net->npairs : 2;
+}
+
+void net_ctrl_handle(struct virtio_net *net, unsigned int q)
+{
+	struct vq *vq = &net->sq.queues[q].vq;
+	const char *why = NULL;
+	int got = 0;
+
+	while (!why) {
+		struct vq_chain c = { .cap = NET_IOV_MAX, .iov = net->iov, .gpa = net->gpa };
+		struct vq_bytes out, in;
+		virtio_net_ctrl_ack ack;
+
+		got = vq_pop(vq, &c);
+		if (got <= 0)
+			break;
+		out = vq_out(&c);
+		in = vq_in(&c);
+		if (in.len < sizeof(ack)) {
+			why = "command without room for its answer";
+			break;
+		}
+		softq_begin(&net->sq);
+		ack = (virtio_net_ctrl_ack)run(net, &out);
+		softq_complete(&net->sq, q, c.head,
+			       vq_write(vq, &in, &ack, sizeof(ack)) ? sizeof(ack) : 0);
+	}
+	if (got < 0)
+		why = vq->why;
+	if (why)
+		softq_broken(&net->sq, q, why);
+}
+
+/* --- what follows from them ------------------------------------------------------------------- */
+
+uint64_t net_ctrl_offloads(const struct virtio_net *net)
+{
+	uint64_t negotiated = net->vdev.negotiated & NET_GUEST_OFFLOADS;
+
+	return net->ctrl.offloads_changed ? net->ctrl.offloads & negotiated : negotiated;
+}
+
+static bool in_table(const struct net_macs *t, const uint8_t *mac)
+{
+	for (unsigned int i = 0; i < t->n; i++)
+		if (!memcmp(t->mac + i * ETH_ALEN, mac, ETH_ALEN))
+			return true;
+	return t->overflow;
+}
+
+/* A tag of VLAN 0 only carries a priority: the frame belongs to no VLAN (802.1Q). */
+static bool vlan_wanted(const struct virtio_net *net, const uint8_t *start, size_t len)
+{
+	unsigned int type = (unsigned int)start[12] << 8 | start[13], vid;
+
+	if (type != ETH_P_8021Q || len < ETH_HLEN + 4 ||
+	    !vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_VLAN))
+		return true;
+	vid = ((unsigned int)start[14] << 8 | start[15]) & (NET_VLANS - 1);
+	return !vid || net->ctrl.vlans[vid / 8] & 1u << vid % 8;
+}
+
+bool net_ctrl_wants(const struct virtio_net *net, const uint8_t *start, size_t len)
+{
+	static const uint8_t broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	const struct net_ctrl *c = &net->ctrl;
+
+	if (c->promisc)
+		return true;
+	if (!vlan_wanted(net, start, len))
+		return false;
+	if (!memcmp(start, broadcast, ETH_ALEN))
+		return true;
+	if (start[0] & 1)
+		return c->allmulti || in_table(&c->multi, start);
+	return !memcmp(start, c->mac, ETH_ALEN) || in_table(&c->uni, start);
+}
+
+/* Promiscuous: a driver that does not know of the filter (CTRL_RX) must hear everything. */
+void net_ctrl_reset(struct virtio_net *net)
+{
+	pthread_mutex_lock(&net->lock);
+	memset(&net->ctrl, 0, sizeof(net->ctrl));
+	memcpy(net->ctrl.mac, net->mac, sizeof(net->ctrl.mac));
+	net->ctrl.promisc = true;
+	net->ctrl.pairs = 1;
+	pthread_mutex_unlock(&net->lock);
+}
+
+/* --- state ------------------------------------------------------------------------------------ */
+
+static int net_validate(const void *scratch, const void *live, struct diag *d)
+{
+	const struct virtio_net *s = scratch, *l = live;
+
+	if (s->ctrl.uni.n > NET_MACS_MAX || s->ctrl.multi.n > NET_MACS_MAX)
+		return diag_set(d, -EINVAL, "%u and %u addresses in the filter, %u are possible",
+				s->ctrl.uni.n, s->ctrl.multi.n, NET_MACS_MAX);
+	if (!s->ctrl.pairs || s->ctrl.pairs > l->npairs)
+		return diag_set(d, -EINVAL, "%u pairs of queues in use of %u", s->ctrl.pairs,
+				l->npairs);
+	if (s->ctrl.offloads & ~(l->vdev.offered & NET_GUEST_OFFLOADS))
+		return diag_set(d, -EINVAL, "offloads 0x%llx are in use, this card lacks some",
+				(unsigned long long)s->ctrl.offloads);
+	return 0;
+}
+
+#define NET_FIELD(kind, member) STATE_SCALAR(kind, struct virtio_net, member)
+#define NET_CHECK(kind, member) STATE_SCALAR_CHECK(kind, struct virtio_net, member)
+
+static const struct state_field net_fields[] = {
+	NET_CHECK(STATE_U16, npairs),
+	NET_CHECK(STATE_U16, mtu),
+	STATE_RAW(struct virtio_net, mac),
+	STATE_RAW(struct virtio_net, ctrl.mac),
+	NET_FIELD(STATE_BOOL, ctrl.announce),
+	NET_FIELD(STATE_BOOL, ctrl.promisc),
+	NET_FIELD(STATE_BOOL, ctrl.allmulti),
+	NET_FIELD(STATE_BOOL, ctrl.uni.overflow),
+	NET_FIELD(STATE_U16, ctrl.uni.n),
+	STATE_RAW(struct virtio_net, ctrl.uni.mac),
+	NET_FIELD(STATE_BOOL, ctrl.multi.overflow),
+	NET_FIELD(STATE_U16, ctrl.multi.n),
+	STATE_RAW(struct virtio_net, ctrl.multi.mac),
+	STATE_RAW(struct virtio_net, ctrl.vlans),
+	NET_FIELD(STATE_U16, ctrl.pairs),
+	NET_FIELD(STATE_BOOL, ctrl.offloads_changed),
+	NET_FIELD(STATE_U64, ctrl.offloads),
+};
+
+const struct state_desc net_state = {
+	.name = "virtio-net",
+	.version = 1,
+	.obj_size = sizeof(struct virtio_net),
+	.fields = net_fields,
+	.nfields = ARRAY_SIZE(net_fields),
+	.validate = net_validate,
+};

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * usock.c - listening UNIX sockets that replace stale ones. Any thread; see usock.h.
+ */
+#include "usock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOCK_TRIES 200 /* of 1 ms */
+
+/* The folder of path, locked; -1 if it cannot be. Closing it unlocks it. */
+static int lock_folder(const char *path)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	const char *slash = strrchr(path, '/');
+	char folder[USOCK_PATH_MAX + 1] = ".";
+	int fd;
+
+	if (slash)
+		memcpy(folder, path, (size_t)(slash - path) + 1);
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	for (unsigned int i = 0; i < LOCK_TRIES; i++) {
+		if (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	return fd;
+}
+
+static void unlock_folder(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+static int new_socket(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int address(struct sockaddr_un *addr, const char *path)
+{
+	size_t len = strlen(path);
+
+	if (!len || len > USOCK_PATH_MAX)
+		return -ENAMETOOLONG;
+	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	memcpy(addr->sun_path, path, len);
+	return 0;
+}
+
+int usock_connect(const char *path)
+{
+	struct sockaddr_un addr;
+	int err = address(&addr, path), fd;
+
+	if (err)
+		return err;
+	fd = new_socket();
+	if (fd < 0)
+		return fd;
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+/* The folder is locked. 0: nothing is in the way any more. */
+static int make_room(const char *path, struct diag *d)
+{
+	struct stat st;
+	int fd;
+
+	if (lstat(path, &st) < 0)
+		return 0; /* if that is no good sign, bind() says so */
+	if (!S_ISSOCK(st.st_mode))
+		return diag_set(d, -EEXIST,
+				"something that is no socket is there; remove it or choose another "
+				"path");
+	fd = usock_connect(path);
+	if (fd >= 0)
+		close(fd);
+	if (fd != -ECONNREFUSED)
+		return diag_set(d, -EADDRINUSE,
+				"another process listens there; choose another path");
+	(void)unlink(path); /* if it fails, so does bind(), and says why */
+	return 0;
+}
+
+int usock_listen(struct usock *u, const char *path, int backlog, struct diag *d)
+{
+	struct sockaddr_un addr;
+	int lock, err;
+
+	*u = (struct usock){ .fd = -1 };
+	if (address(&addr, path))
+		return diag_set(d, -ENAMETOOLONG, "the path must have 1 to %d characters",
+				USOCK_PATH_MAX);
+	u->path = strdup(path);
+	if (!u->path)
+		return diag_set(d, -ENOMEM, "out of memory");
+	lock = lock_folder(path);
+	err = make_room(path, d);
+	if (!err)
+		u->fd = new_socket();
+	/* bind() gives the file the mode of the socket's inode: it is 0600 from its first moment.
+	 */
+	if (!err && (u->fd < 0 || fchmod(u->fd, 0600) < 0 ||
+		     bind(u->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+		     lstat(path, &u->stat) < 0 || listen(u->fd, backlog) < 0)) {
+		err = -errno;
+		diag_set(d, err, "%s", strerror(-err));
+	}
+	unlock_folder(lock);
+	if (err)
+		usock_close(u);
+	return err;
+}
+
+void usock_close(struct usock *u)
+{
+	struct stat st;
+
+	/* Only our own: by now another process may have put one of its own there. */
+	if (u->path && u->stat.st_ino && lstat(u->path, &st) == 0 && st.st_ino == u->stat.st_ino &&
+	    st.st_dev == u->stat.st_dev)
+		(void)unlink(u->path);
+	if (u->fd >= 0)
+		close(u->fd);
+	free(u->path);
+	*u = (struct usock){ .fd = -1 };
+}
+
+void usock_remove_stale(const char *path)
+{
+	struct stat st;
+	int lock, fd;
+
+	if (strlen(path) > USOCK_PATH_MAX || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return;
+	lock = lock_folder(path);
+	fd = usock_connect(path);
+	if (fd >= 0)
+		close(fd);
+	else if (fd == -ECONNREFUSED)
+		(void)unlink(path);
+	unlock_folder(lock);
+}
