@@ -19,5 +19,11 @@ void main_save_terminal(int fd, const struct termios *modes);
 
 /* argv[0] is the subcommand's name. Returns the exit status. */
 int cmd_run(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_stats(int argc, char **argv);
+int cmd_top(int argc, char **argv);
+int cmd_control(int argc, char **argv); /* pause, resume, reset */
+int cmd_stop(int argc, char **argv);
 
 #endif

@@ -14,6 +14,7 @@
 #include <unvmm/vm.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <stdio.h>
@@ -50,6 +51,7 @@ struct control {
 	struct qmp qmp;
 	char *name; /* of the guest, as the socket is called; owned */
 	struct usock listener;
+	int spare_fd; /* for when there is no other */
 	struct loop_fd watch;
 	struct client *clients;
 	unsigned int nclients;
@@ -82,6 +84,8 @@ static void reap(struct loop_work *w)
 		ctl->nclients--;
 		qmp_close(&c->session);
 		loop_del(&c->watch);
+		/* The ring holds on to the socket until its next turn, which may not come. */
+		shutdown(c->fd, SHUT_RDWR);
 		close(c->fd);
 		free(c->out);
 		free(c);
@@ -284,6 +288,26 @@ static void welcome(struct control *ctl, int fd)
 	rewatch(c);
 }
 
+/*
+ * Without a free descriptor the client would stay in the queue and the loop would never sleep
+ * again: the spare one makes room to tell it. Returns what accept4() does; errno as well.
+ */
+static int shed(struct control *ctl)
+{
+	int fd, err;
+
+	if (ctl->spare_fd < 0)
+		return -1;
+	close(ctl->spare_fd);
+	fd = accept4(ctl->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	err = errno;
+	if (fd >= 0)
+		turn_away(fd);
+	ctl->spare_fd = fcntl(ctl->listener.fd, F_DUPFD_CLOEXEC, 0);
+	errno = err;
+	return fd;
+}
+
 static void listen_ready(struct loop_fd *lf, uint32_t revents)
 {
 	struct control *ctl = container_of(lf, struct control, watch);
@@ -296,8 +320,10 @@ static void listen_ready(struct loop_fd *lf, uint32_t revents)
 			welcome(ctl, fd);
 			continue;
 		}
-		/* Out of descriptors: looking again at once would be a busy loop for ever. */
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+		/* It says so before it looks whether a client is there at all. */
+		if ((errno == EMFILE || errno == ENFILE) && shed(ctl) >= 0)
+			continue;
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
 			log_error("the control socket is given up: %s", strerror(errno));
 			loop_del(lf);
 		}
@@ -364,6 +390,8 @@ static int make_socket(struct control *ctl, const struct vm_config *config, stru
 static void control_free(struct control *ctl)
 {
 	usock_close(&ctl->listener);
+	if (ctl->spare_fd >= 0)
+		close(ctl->spare_fd);
 	free(ctl->name);
 	free(ctl);
 }
@@ -382,12 +410,13 @@ int control_open(struct control **c, struct vm *vm, struct diag *d)
 	if (!ctl)
 		return diag_set(d, -ENOMEM, "out of memory for the control socket");
 	ctl->vm = vm;
-	ctl->listener.fd = -1;
+	ctl->listener.fd = ctl->spare_fd = -1;
 	ctl->reap.fn = reap;
 	ctl->name = strdup(config->name);
 	err = ctl->name ? make_socket(ctl, config, d)
 			: diag_set(d, -ENOMEM, "out of memory for the control socket");
 	if (!err) {
+		ctl->spare_fd = fcntl(ctl->listener.fd, F_DUPFD_CLOEXEC, 0);
 		err = loop_add(&vm->main_loop, &ctl->watch, ctl->listener.fd, POLLIN, listen_ready);
 		if (err)
 			diag_errno(d, err, "the control socket cannot be watched");

@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -16,6 +15,7 @@
 
 #include <unvmm/log.h>
 #include <unvmm/loop.h>
+#include <unvmm/thread.h>
 
 /*
  * What the kernel knows of a watch. It outlives the struct loop_fd: after loop_del() it stays until
@@ -490,21 +490,16 @@ static void *io_thread_main(void *arg)
 
 int io_thread_start(struct io_thread *t, const char *name, struct diag *d)
 {
-	sigset_t all, old;
 	int err;
 
 	err = loop_init(&t->loop, IO_THREAD_ENTRIES, d);
 	if (err)
 		return err;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = -pthread_create(&t->thread, NULL, io_thread_main, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	err = thread_start(&t->thread, name, 0, io_thread_main, t, d);
 	if (err) {
 		loop_fini(&t->loop);
-		return diag_errno(d, err, "cannot start the thread \"%s\"", name);
+		return err;
 	}
-	(void)pthread_setname_np(t->thread, name); /* a name longer than 15 is no reason to fail */
 	t->started = true;
 	return 0;
 }

@@ -66,6 +66,14 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{ "run", cmd_run, "run a guest in the foreground" },
+	{ "list", cmd_list, "running guests" },
+	{ "info", cmd_info, "what a running guest is made of" },
+	{ "stats", cmd_stats, "counters of a running guest" },
+	{ "top", cmd_top, "what all guests do, again and again" },
+	{ "pause", cmd_control, "stop a guest's processors" },
+	{ "resume", cmd_control, "let a paused guest go on" },
+	{ "reset", cmd_control, "reset a guest" },
+	{ "stop", cmd_stop, "have a guest power off" },
 };
 
 static void usage(FILE *out)

@@ -52,6 +52,7 @@ static const struct switch_row switches[] = {
 	  "append a disk; KEY alone means KEY=true" },
 	{ 0, "name", "NAME", SET_KEY, "name", "name of the guest in messages" },
 	{ 0, "console", "WHERE", SET_KEY, "console", "stdio, none, file:PATH or unix:PATH" },
+	{ 0, "control", "WHERE", SET_KEY, "control", "QMP socket: unix:PATH or none" },
 	{ 'o', "option", "KEY=VALUE", SET_OPTION, NULL,
 	  "any key of the file; \"-o help\" lists them" },
 	{ 'n', "dry-run", NULL, SET_DRY_RUN, NULL, "check the configuration and stop" },

@@ -6,6 +6,7 @@
 #include <unvmm/boot.h>
 #include <unvmm/log.h>
 #include <unvmm/platform.h>
+#include <unvmm/thread.h>
 #include <unvmm/vcpu.h>
 #include <unvmm/vm.h>
 
@@ -240,7 +241,6 @@ int vcpus_reset(struct vcpu_set *s, const struct boot_entry *entry, struct diag 
 int vcpus_start(struct vcpu_set *s, struct diag *d)
 {
 	struct sigaction sa = { .sa_handler = kicked }; /* no SA_RESTART: KVM_RUN must return */
-	sigset_t all, old;
 
 	sigaction(KICK_SIGNAL, &sa, NULL);
 	for (unsigned int i = 0; i < s->n; i++) {
@@ -248,17 +248,12 @@ int vcpus_start(struct vcpu_set *s, struct diag *d)
 		char name[16];
 		int err;
 
-		/* Only the kick reaches a vcpu thread: everything else is main's. */
-		sigfillset(&all);
-		sigdelset(&all, KICK_SIGNAL);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		err = -pthread_create(&c->thread, NULL, vcpu_thread, c);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
-		if (err)
-			return diag_errno(d, err, "cannot start the thread of vcpu %u", i);
-		c->thread_started = true;
 		snprintf(name, sizeof(name), "vcpu%u", i);
-		pthread_setname_np(c->thread, name);
+		/* Only the kick reaches a vcpu thread: everything else is main's. */
+		err = thread_start(&c->thread, name, KICK_SIGNAL, vcpu_thread, c, d);
+		if (err)
+			return err;
+		c->thread_started = true;
 	}
 	return 0;
 }

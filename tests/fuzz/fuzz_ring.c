@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	vq_disable_kicks(&q);
 	for (unsigned int popped = 0; (ret = vq_pop(&q, &c)) == 1; popped++) {
 		must(popped < 4u * n && q.outstanding <= n);
-		if (popped % n == n - 1) { /* the pass is over */
+		if (popped % (unsigned int)n == (unsigned int)n - 1) { /* the pass is over */
 			must(vq_pop(&q, &c) <= 0);
 			vq_begin(&q);
 		}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cmd_client.c - options and printing of the commands that ask running guests. Main thread.
+ */
+#include "cmd_client.h"
+#include "cmd.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SECONDS_MAX 86400.0
+
+static const struct {
+	unsigned int needs;
+	const char *left, *help;
+} switches[] = {
+	{ CMD_JSON, "    --json", "print JSON" },
+	{ CMD_TIMEOUT, "    --timeout SECONDS", "how long it may take to power off (30)" },
+	{ CMD_NOW, "    --now", "end the guest at once" },
+	{ CMD_BATCH, "-b, --batch", "print one table after the other, without control sequences" },
+	{ CMD_BATCH, "-n, --count N", "end after N tables" },
+	{ CMD_BATCH, "-d, --delay SECONDS", "time between two tables (2)" },
+	{ 0, "-h, --help", "this text" },
+};
+
+static void usage(const char *command, unsigned int understands, const char *about)
+{
+	printf("usage: unvmm %s [OPTIONS]%s\n%s\n\n", command,
+	       understands & CMD_NAME ? " [NAME]" : "", about);
+	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
+		if (!switches[i].needs || understands & switches[i].needs)
+			printf("  %-24s %s\n", switches[i].left, switches[i].help);
+	if (understands & CMD_NAME)
+		printf("\nNAME may be left out when one guest is running; with a \"/\" it is the "
+		       "path of a\ncontrol socket.\n");
+	printf("\nexit status: 0 done, 1 the guest did not do it, 2 wrong usage or no such "
+	       "guest\n");
+}
+
+static bool parse_seconds(const char *text, unsigned int *ms)
+{
+	char *end;
+	double s = strtod(text, &end);
+
+	if (end == text || *end || !isfinite(s) || s < 0 || s > SECONDS_MAX)
+		return false;
+	*ms = (unsigned int)(s * 1000);
+	return true;
+}
+
+static bool parse_count(const char *text, unsigned int *n)
+{
+	char *end;
+	long v = strtol(text, &end, 10);
+
+	if (end == text || *end || v < 1 || v > 1000000000)
+		return false;
+	*n = (unsigned int)v;
+	return true;
+}
+
+/* One switch; false when it is unknown to the command or its value is wrong. */
+static bool take_switch(struct cmd_args *a, int opt, unsigned int understands)
+{
+	switch (opt) {
+	case 'j':
+		a->json = true;
+		return understands & CMD_JSON;
+	case 't':
+		return understands & CMD_TIMEOUT && parse_seconds(optarg, &a->timeout_ms);
+	case 'w':
+		a->now = true;
+		return understands & CMD_NOW;
+	case 'b':
+		a->batch = true;
+		return understands & CMD_BATCH;
+	case 'n':
+		return understands & CMD_BATCH && parse_count(optarg, &a->count);
+	case 'd':
+		return understands & CMD_BATCH && parse_seconds(optarg, &a->delay_ms);
+	default:
+		return false;
+	}
+}
+
+bool cmd_args_parse(struct cmd_args *a, int argc, char **argv, unsigned int understands,
+		    const char *about, int *status)
+{
+	static const struct option longs[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ "now", no_argument, NULL, 'w' },
+		{ "batch", no_argument, NULL, 'b' },
+		{ "count", required_argument, NULL, 'n' },
+		{ "delay", required_argument, NULL, 'd' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int opt;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, "bn:d:h", longs, NULL)) >= 0) {
+		if (opt == 'h') {
+			usage(argv[0], understands, about);
+			*status = 0;
+			return false;
+		}
+		if (take_switch(a, opt, understands))
+			continue;
+		fprintf(stderr,
+			"unvmm: %s: \"%s\" is no switch of it, or has not the value that it needs; "
+			"try 'unvmm %s --help'\n",
+			argv[0], argv[optind - 1], argv[0]);
+		*status = EXIT_USAGE;
+		return false;
+	}
+	if (argc - optind > (understands & CMD_NAME ? 1 : 0)) {
+		fprintf(stderr, "unvmm: %s: \"%s\" is one argument too many\n", argv[0],
+			argv[argc - 1]);
+		*status = EXIT_USAGE;
+		return false;
+	}
+	a->name = optind < argc ? argv[optind] : NULL;
+	return true;
+}
+
+int cmd_failed(int err, const struct diag *d)
+{
+	fputs("unvmm: ", stderr);
+	/* The sentence may have come from the guest's process. */
+	for (const char *p = d->text; *p; p++)
+		fputc((unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p, stderr);
+	fputc('\n', stderr);
+	return err == -EREMOTEIO || err == -ETIMEDOUT || err == -EPIPE || err == -EBADMSG ||
+			       err == -EMSGSIZE
+		       ? EXIT_GUEST_FAILED
+		       : EXIT_USAGE;
+}
+
+const char *cmd_text(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+
+	return json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_string)
+		       ? json_object_get_string(v)
+		       : "";
+}
+
+uint64_t cmd_number(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+
+	return json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_int)
+		       ? json_object_get_uint64(v)
+		       : 0;
+}
+
+struct json_object *cmd_list_of(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+
+	return json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_array)
+		       ? v
+		       : NULL;
+}
+
+struct json_object *cmd_item(struct json_object *list, size_t i)
+{
+	struct json_object *v = NULL;
+
+	if (list && i < json_object_array_length(list))
+		v = json_object_array_get_idx(list, i);
+	return json_object_is_type(v, json_type_object) ? v : NULL;
+}
+
+/* UTF-8 passes; C0 and C1 controls, which terminals obey, do not. */
+void cmd_put_text(const char *text, int width)
+{
+	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+		bool c1 = *p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0;
+
+		putchar(*p < 0x20 || *p == 0x7f || c1 ? '?' : *p);
+		p += c1;
+		width -= (*p & 0xc0) != 0x80;
+	}
+	while (width-- > 0)
+		putchar(' ');
+}
+
+void cmd_put_json(struct json_object *o)
+{
+	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
+						       JSON_C_TO_STRING_NOSLASHESCAPE));
+}
+
+const char *cmd_size(uint64_t bytes, char buf[static 24])
+{
+	static const char units[] = "\0KMGT";
+	unsigned int i = 0;
+
+	while (i < 4 && bytes && bytes % 1024 == 0) {
+		bytes /= 1024;
+		i++;
+	}
+	snprintf(buf, 24, "%" PRIu64 "%.1s", bytes, &units[i]);
+	return buf;
+}
+
+const char *cmd_time(uint64_t ns, char buf[static 24])
+{
+	uint64_t s = ns / 1000000000, m = s / 60, h = m / 60, d = h / 24;
+
+	if (d)
+		snprintf(buf, 24, "%" PRIu64 "d%02uh", d, (unsigned int)(h % 24));
+	else if (h)
+		snprintf(buf, 24, "%" PRIu64 "h%02um", h, (unsigned int)(m % 60));
+	else if (m)
+		snprintf(buf, 24, "%" PRIu64 "m%02us", m, (unsigned int)(s % 60));
+	else
+		snprintf(buf, 24, "%" PRIu64 ".%us", s, (unsigned int)(ns / 100000000 % 10));
+	return buf;
+}
