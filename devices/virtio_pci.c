@@ -174,6 +174,8 @@ static void settle_work(struct loop_work *w)
 {
 	struct virtio_pci *t = container_of(w, struct virtio_pci, settle);
 
+	pthread_mutex_lock(&t->stop_lock);
+	pthread_mutex_unlock(&t->stop_lock);
 	vm_lock(t->v->vm);
 	vp_settle(t);
 	vm_unlock(t->v->vm);
@@ -501,6 +503,9 @@ static int wait_stopped(struct virtio_pci *t)
 		vm_lock(t->v->vm);
 		vp_settle(t);
 	}
+	/* The note may have been found while vdev_stopped() was not quite through with us. */
+	pthread_mutex_lock(&t->stop_lock);
+	pthread_mutex_unlock(&t->stop_lock);
 	return t->run == VP_STOPPING ? -ETIMEDOUT : 0;
 }
 
@@ -586,8 +591,8 @@ void vdev_stopped(struct vdev *v)
 	struct virtio_pci *t = v->transport;
 
 	pthread_mutex_lock(&t->stop_lock);
+	loop_call(&v->vm->main_loop, &t->settle); /* it waits for the lock, and so for the note */
 	__atomic_fetch_or(&t->notes, VP_NOTE_STOPPED, __ATOMIC_ACQ_REL);
 	pthread_cond_broadcast(&t->stop_cond);
-	loop_call(&v->vm->main_loop, &t->settle);
 	pthread_mutex_unlock(&t->stop_lock);
 }

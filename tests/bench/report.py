@@ -133,6 +133,15 @@ def evaluate(figure, quick):
     figure["samples"] = values
 
 
+def plain(x):
+    """For JSON, which has no infinity."""
+    if isinstance(x, dict):
+        return {k: plain(v) for k, v in x.items()}
+    if isinstance(x, list):
+        return [plain(v) for v in x]
+    return "infinite" if isinstance(x, float) and math.isinf(x) else x
+
+
 def show_number(x):
     return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
@@ -167,6 +176,8 @@ def main():
     base = os.path.dirname(args.json)
     figures, extra = read_records([os.path.join(base, r) for r in args.records])
     here = {**machine(), **extra["machine"]}
+    if os.getloadavg()[0] > os.cpu_count():
+        here["load"] += " - busy: times are too long, intervals too wide"
     quick = args.quick or args.pairs < 6
     print("\n".join(f"{k:<9}{v}" for k, v in here.items()))
     print("Median, [95 % interval of the median], number of samples; ratio is unvmm / peer by pair.")
@@ -179,8 +190,8 @@ def main():
             print(f"\n{kind}: {text}")
     print("\n" + ", ".join(f"{verdicts.count(v)} {v}" for v in sorted(set(verdicts))))
     with open(args.json, "w") as f:
-        json.dump({"machine": here, "quick": quick, "figures": list(figures.values()),
-                   "skipped": extra["skip"], "failed": extra["failed"]}, f, indent=1)
+        json.dump(plain({"machine": here, "quick": quick, "figures": list(figures.values()),
+                         "skipped": extra["skip"], "failed": extra["failed"]}), f, indent=1)
         f.write("\n")
     bad = {"red", "not measured"} & set(verdicts)
     return 1 if bad or extra["failed"] else 0

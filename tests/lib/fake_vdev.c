@@ -80,20 +80,20 @@ static void fake_stop(struct vdev *v)
 	promise(!fv->stopping, "a stop is not repeated");
 	promise(fv->running, "only what runs is stopped");
 	fv->running = false;
-	fv->stopping = true;
 	fv->stops++;
+	__atomic_store_n(&fv->stopping, true, __ATOMIC_RELEASE);
 	if (!fv->slow_stop)
 		fake_vdev_stop_now(fv);
 }
 
 void fake_vdev_stop_now(struct fake_vdev *fv)
 {
-	if (!fv->stopping)
+	if (!__atomic_load_n(&fv->stopping, __ATOMIC_ACQUIRE))
 		return;
 	for (unsigned int q = 0; q < fv->vdev.nqueues; q++)
 		if (fv->vdev.queues[q].enabled)
 			fv->vdev.queues[q].index = fv->stop_index;
-	fv->stopping = false;
+	__atomic_store_n(&fv->stopping, false, __ATOMIC_RELEASE);
 	vdev_stopped(&fv->vdev);
 }
 

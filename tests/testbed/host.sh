@@ -10,6 +10,7 @@ HOST_OUTPUT=
 HOST_VFS=()
 HOST_PID=
 HOST_READERS=()
+BOOT_LIMIT=90
 
 # Slots 3.. of the root bus are for virtio functions, each in an IOMMU group of its own; the devices
 # that the host itself needs come after them.
@@ -60,6 +61,8 @@ check_tools() {
 prepare() {
 	"$TESTBED_DIR/kernels"
 	"$TESTBED_DIR/initramfs"
+	current "$BUILD/tsc-khz" "$TESTBED_DIR/tsc-khz.c" ||
+		locked tsc-khz gcc -O2 -o "$BUILD/tsc-khz" "$TESTBED_DIR/tsc-khz.c"
 }
 
 hex() { printf '%x' "$1"; }
@@ -147,7 +150,7 @@ host_start() {
 	vf_devices
 	write_environment
 	printf '%q ' "$@" >"$STATE/command"
-	local append=("${KERNEL_ARGS[@]}" "testbed.name=$name" "testbed.output=$HOST_OUTPUT"
+	local append=("${KERNEL_ARGS[@]}" "tsc_early_khz=$("$BUILD/tsc-khz")" "testbed.name=$name" "testbed.output=$HOST_OUTPUT"
 		"testbed.start=$TESTBED_DIR/l1/start" "testbed.vfs=$(IFS=,; echo "${VF_ADDRESSES[*]}")"
 		"testbed.nic=$(printf '0000:00:%02x.0' $((own + 3)))"
 		"testbed.modules=$(realpath "$BUILD/kernel-generic/lib/modules"/*)")
@@ -158,7 +161,7 @@ host_start() {
 		launch "${ARGS[@]}" <&0
 	else
 		exec {out}> >(exec cat)
-		HOST_READERS+=($!)
+		HOST_READERS=($!)
 		exec {err}> >(exec cat >&2)
 		HOST_READERS+=($!)
 		ARGS+=(-add-fd "fd=$out,set=1" -chardev file,id=out,path=/dev/fdset/1,append=on -device virtserialport,nr=1,chardev=out
@@ -173,6 +176,21 @@ launch() {
 	setpriv --pdeathsig TERM timeout --foreground -k 3 "$HOST_TIMEOUT" \
 		setpriv --pdeathsig KILL qemu-system-x86_64 "$@" 2>"$STATE/qemu.log" <&0 &
 	HOST_PID=$!
+}
+
+# host_up: waits until the host has its command or has ended; false if neither within BOOT_LIMIT s.
+host_up() {
+	local end=$((SECONDS + BOOT_LIMIT))
+	while kill -0 "$HOST_PID" 2>/dev/null && [ ! -e "$STATE/up" ]; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.2
+	done
+}
+
+host_stop() {
+	kill "$HOST_PID" 2>/dev/null || true
+	wait "$HOST_PID" 2>/dev/null || true
+	HOST_PID=
 }
 
 # host_wait NAME: waits for the host to end; returns the status of its command.
@@ -201,10 +219,7 @@ host_wait() {
 host_cleanup() {
 	local status=$?
 	trap '' INT TERM
-	if [ -n "$HOST_PID" ]; then
-		kill "$HOST_PID" 2>/dev/null || true
-		wait "$HOST_PID" 2>/dev/null || true
-	fi
+	[ -z "$HOST_PID" ] || host_stop
 	[ -z "${TTY-}" ] || stty "$TTY"
 	[ -z "${STATE-}" ] || rm -rf "$STATE"
 	if [ -n "${TEMPORARY_OUTPUT-}" ]; then
@@ -223,5 +238,11 @@ host_main() {
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
 	host_start "$@"
+	# An emulated host hangs now and then while it boots; its command has not begun then.
+	host_up || {
+		say "$1: the host did not come up in $BOOT_LIMIT s; starting it again"
+		host_stop
+		host_start "$@"
+	}
 	host_wait "$1"
 }

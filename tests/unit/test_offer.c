@@ -53,9 +53,6 @@ static void never_offered(void **state)
 	for (unsigned int i = 0; i < ARRAY_SIZE(bits); i++)
 		for (uint16_t id = 1; id < 32; id++)
 			assert_false(offer_features(id, UINT64_MAX) & 1ull << bits[i]);
-	for (unsigned int bit = VIRTIO_NET_F_GUEST_USO4 + 3; bit < 64; bit++)
-		assert_false(bit != 55 && bit >= 50 &&
-			     offer_features(VIRTIO_ID_NET, UINT64_MAX) & 1ull << bit);
 }
 
 static void lacks_are_named(void **state)

@@ -35,6 +35,14 @@ static int remove_image(void **state)
 	return unlink(image);
 }
 
+static bool has_opt(const struct device_class *cls, const char *name)
+{
+	for (unsigned int i = 0; i < cls->nopts; i++)
+		if (!strcmp(cls->opts[i].name, name))
+			return true;
+	return false;
+}
+
 /* A configuration with one instance of every class that has a key. */
 static void full_config(struct vm_config *c)
 {
@@ -52,6 +60,8 @@ static void full_config(struct vm_config *c)
 		assert_true(n < 63);
 		if (!cls->list)
 			snprintf(text[n++], sizeof(text[0]), "%s=true", cls->key);
+		else if (has_opt(cls, "loopback")) /* a card that needs nothing of the host */
+			snprintf(text[n++], sizeof(text[0]), "%s.0.loopback=true", cls->key);
 		else
 			snprintf(text[n++], sizeof(text[0]), "%s.0.path=%s", cls->key, image);
 	}

@@ -124,7 +124,7 @@ static void test_power_on(void **state)
 	assert_near(guest_time(f), time(NULL));
 	assert_int_equal(rd(f, REG_A) & 0x7f, 0x26);
 	assert_int_equal(rd(f, REG_B), B_24H);
-	assert_int_equal(rd(f, REG_C), 0);
+	assert_int_equal(rd(f, REG_C) & ~(C_PF | C_UF), 0);
 	assert_int_equal(rd(f, REG_D), 0x80);
 }
 
@@ -200,7 +200,7 @@ static void test_memory(void **state)
 	assert_int_equal(rd(f, 0x80 | 0x7f), 0x34);
 	wr(f, REG_C, 0xff);
 	wr(f, REG_D, 0);
-	assert_int_equal(rd(f, REG_C), 0);
+	assert_int_equal(rd(f, REG_C) & ~(C_PF | C_UF), 0);
 	assert_int_equal(rd(f, REG_D), 0x80);
 	wr(f, 1, 0x59);
 	assert_int_equal(rd(f, 1), 0x59);
@@ -438,7 +438,7 @@ static void test_next_alarm(void **state)
 		wr(f, REG_B, cases[i].b | B_AIE);
 		left = timer_left() / 1000000;
 		/* The first second of set_hms() has 500 ms, of which some may have passed. */
-		if (expected ? left > expected - 500 || left + 800 < expected : left != 0)
+		if (expected ? left > expected - 500 || left + 950 < expected : left != 0)
 			fail_msg("case %u: %llu ms instead of %llu", i, (unsigned long long)left,
 				 (unsigned long long)(expected ? expected - 500 : 0));
 	}
@@ -533,7 +533,7 @@ static void test_rates(void **state)
 
 		wr(f, REG_A, A_RESET | (uint8_t)rs);
 		wr(f, REG_A, A_RUN | (uint8_t)rs);
-		wait = rs < 7 ? longest_wait(f) : timer_left();
+		wait = longest_wait(f);
 		if (wait > us[rs] * 1001ull || wait < us[rs] * 250ull)
 			fail_msg("rate %u: the timer waits %llu ns", rs, (unsigned long long)wait);
 	}
@@ -586,7 +586,7 @@ static void test_set_stops_updates(void **state)
 static void test_update_in_progress(void **state)
 {
 	struct fake_vm *f = *state;
-	uint64_t start = clock_ms();
+	uint64_t start = clock_ms(), took;
 	uint8_t before;
 
 	set_hms(f, 0x10, 0x00, 0x10);
@@ -595,7 +595,8 @@ static void test_update_in_progress(void **state)
 		if (clock_ms() - start > 20000)
 			fail_msg("no update was seen in progress");
 	/* 500 ms after set_hms(), or a multiple of a second later when we were not running then. */
-	assert_true((clock_ms() - start) % 1000 >= 490 && (clock_ms() - start) % 1000 < 600);
+	took = (clock_ms() - start) % 1000;
+	assert_true(took >= 490 && took < 900);
 	while (rd(f, REG_A) & 0x80)
 		;
 	assert_int_not_equal(rd(f, 0), before);
@@ -691,7 +692,7 @@ static void test_reset_ends_interrupts(void **state)
 	assert_int_equal(dev->cls->reset(dev, NULL), 0);
 	assert_false(raised(f));
 	assert_int_equal(timer_left(), 0);
-	assert_int_equal(rd(f, REG_C), 0);
+	assert_int_equal(rd(f, REG_C) & ~C_PF, 0); /* a rate is set again */
 	assert_int_equal(rd(f, REG_B), B_24H);
 }
 

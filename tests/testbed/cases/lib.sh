@@ -3,8 +3,8 @@
 # What the cases share. A case is a function case_NAME that runs in an empty folder of its own, with
 # set -e; it ends by fail or skip, or well. A guest is booted by boot, or by start, await and finish.
 
-UNVMM=$(realpath "${UNVMM:-build/unvmm}")
-CASE_TIMEOUT=${CASE_TIMEOUT:-180}
+UNVMM=$(realpath -m "${UNVMM:-build/unvmm}")
+CASE_TIMEOUT=${CASE_TIMEOUT:-240}
 # shellcheck disable=SC2034 # for suite
 SLOW_CASES=()
 # What the guest prints on its serial port, and what unvmm says.
