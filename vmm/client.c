@@ -89,7 +89,7 @@ int client_names(char ***names, unsigned int *n, struct diag *d)
 
 	*names = NULL;
 	*n = 0;
-	if (err == -ENOENT) {
+	if (err == -ENOENT || err == -ENXIO) {
 		d->text[0] = '\0';
 		return 0;
 	}

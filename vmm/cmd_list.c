@@ -74,11 +74,12 @@ int cmd_list(int argc, char **argv)
 
 		if (err == -ECONNREFUSED)
 			client_forget(names[i]);
-		if (info && !a.json)
+		if (!info)
+			continue;
+		if (!a.json)
 			put_row(info);
 		json_object_object_del(info, "devices");
-		if (info)
-			json_object_array_add(all, info);
+		json_object_array_add(all, info);
 	}
 	if (a.json)
 		cmd_put_json(all);

@@ -381,7 +381,7 @@ static int make_socket(struct control *ctl, const struct vm_config *config, stru
 		return err;
 	/* Nobody asked for it. Without a session (cron, su) there is no folder: not worth a word.
 	 */
-	log_msg(err == -ENOENT ? LOG_INFO : LOG_WARN, "%s; the guest runs without a control socket",
+	log_msg(err == -ENXIO ? LOG_INFO : LOG_WARN, "%s; the guest runs without a control socket",
 		d->text);
 	d->text[0] = '\0';
 	return 1;

@@ -30,8 +30,8 @@ static int folder_name(char *path, size_t size, struct diag *d)
 			"there is no folder for control sockets: XDG_RUNTIME_DIR is not set");
 	if (n < 0 || (size_t)n >= size)
 		return diag_set(d, -ENAMETOOLONG,
-				"the path of the folder for control sockets is "
-				"too long");
+				"the path of the folder for control sockets is too long; a "
+				"socket's path has at most 107 characters");
 	return 0;
 }
 

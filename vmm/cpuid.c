@@ -25,6 +25,7 @@
 #define LEAF_EXT_FEATURES 0x80000001u
 #define LEAF_EXT_SIZES	  0x80000008u
 #define LEAF_EXT_SVM	  0x8000000au
+#define LEAF_EXT_CACHES	  0x8000001du
 #define LEAF_EXT_TOPOLOGY 0x8000001eu
 
 /* Level types of leaf 0xb. */
@@ -56,6 +57,23 @@ static void set_topology(struct kvm_cpuid_entry2 *e, unsigned int ncpus)
 	}
 }
 
+/*
+ * Leaf 4 and AMD's twin: levels 1 and 2 are shared by nobody, level 3 by all; Intel's also has the
+ * number of core IDs in the package.
+ */
+static void set_cache(struct kvm_cpuid_entry2 *e, unsigned int ncpus)
+{
+	uint32_t ids = (1u << id_bits(ncpus)) - 1;
+
+	if (!(e->eax & 0x1f)) /* the entry that ends the list */
+		return;
+	e->eax &= ~0xffffc000u;
+	if (e->function == LEAF_CACHES)
+		e->eax |= ids << 26;
+	if (((e->eax >> 5) & 7) == 3)
+		e->eax |= ids << 14;
+}
+
 static void set_entry(const struct kvm *k, struct kvm_cpuid_entry2 *e, unsigned int ncpus)
 {
 	switch (e->function) {
@@ -69,14 +87,8 @@ static void set_entry(const struct kvm *k, struct kvm_cpuid_entry2 *e, unsigned 
 			e->edx &= ~EDX1_HTT;
 		break;
 	case LEAF_CACHES:
-		/* Addressable cores in the package; caches are shared by nobody (level 3: by all).
-		 */
-		if (!(e->eax & 0x1f))
-			break;
-		e->eax &= ~0xffffc000u;
-		e->eax |= ((1u << id_bits(ncpus)) - 1) << 26;
-		if (((e->eax >> 5) & 7) == 3)
-			e->eax |= ((1u << id_bits(ncpus)) - 1) << 14;
+	case LEAF_EXT_CACHES:
+		set_cache(e, ncpus);
 		break;
 	case LEAF_TOPOLOGY:
 		set_topology(e, ncpus);

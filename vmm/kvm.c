@@ -153,6 +153,9 @@ int kvm_open(struct kvm *k, const char *path, struct diag *d)
 	k->max_vcpus = (unsigned int)kvm_cap(k, KVM_CAP_MAX_VCPUS);
 	k->max_slots = (unsigned int)kvm_cap(k, KVM_CAP_NR_MEMSLOTS);
 	k->xsave_size = (size_t)kvm_cap(k, KVM_CAP_XSAVE2);
+	if (k->xsave_size < sizeof(struct kvm_xsave))
+		k->xsave_size = sizeof(struct kvm_xsave);
+	k->has_xcrs = kvm_cap(k, KVM_CAP_XCRS);
 	k->has_split_irqchip = kvm_cap(k, KVM_CAP_SPLIT_IRQCHIP);
 	k->has_tsc_deadline = kvm_cap(k, KVM_CAP_TSC_DEADLINE_TIMER);
 	k->has_kvmclock_ctrl = kvm_cap(k, KVM_CAP_KVMCLOCK_CTRL);
@@ -360,14 +363,29 @@ int kvm_vcpu_set_sregs(int vcpu_fd, const struct kvm_sregs *sregs)
 	return kioctl(vcpu_fd, KVM_SET_SREGS, sregs);
 }
 
-int kvm_vcpu_get_fpu(int vcpu_fd, struct kvm_fpu *fpu)
+int kvm_vcpu_set_xsave(int vcpu_fd, const struct kvm_xsave *xsave)
 {
-	return kioctl(vcpu_fd, KVM_GET_FPU, fpu);
+	return kioctl(vcpu_fd, KVM_SET_XSAVE, xsave);
 }
 
-int kvm_vcpu_set_fpu(int vcpu_fd, const struct kvm_fpu *fpu)
+int kvm_vcpu_get_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs)
 {
-	return kioctl(vcpu_fd, KVM_SET_FPU, fpu);
+	return kioctl(vcpu_fd, KVM_GET_XCRS, xcrs);
+}
+
+int kvm_vcpu_set_xcrs(int vcpu_fd, const struct kvm_xcrs *xcrs)
+{
+	return kioctl(vcpu_fd, KVM_SET_XCRS, xcrs);
+}
+
+int kvm_vcpu_get_debugregs(int vcpu_fd, struct kvm_debugregs *regs)
+{
+	return kioctl(vcpu_fd, KVM_GET_DEBUGREGS, regs);
+}
+
+int kvm_vcpu_set_debugregs(int vcpu_fd, const struct kvm_debugregs *regs)
+{
+	return kioctl(vcpu_fd, KVM_SET_DEBUGREGS, regs);
 }
 
 int kvm_vcpu_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic)

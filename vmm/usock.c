@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -15,6 +17,7 @@
 #include <unistd.h>
 
 #define LOCK_TRIES 200 /* of 1 ms */
+#define ORPHAN_MS  1000
 
 /* The folder of path, locked; -1 if it cannot be. Closing it unlocks it. */
 static int lock_folder(const char *path)
@@ -61,6 +64,22 @@ static int address(struct sockaddr_un *addr, const char *path)
 	return 0;
 }
 
+/*
+ * Whether the listener that took our connection died already. An io_uring that watched it is taken
+ * down behind the end of its process, and until then the kernel takes connections for nobody: they
+ * break when it lets go. A daemon that forked behind listen() looks alike and does not break.
+ */
+static bool orphaned(int fd)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	struct ucred peer = { 0 };
+	socklen_t len = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid > 0 &&
+	       kill(peer.pid, 0) < 0 && errno == ESRCH && poll(&pfd, 1, ORPHAN_MS) > 0 &&
+	       (pfd.revents & POLLHUP);
+}
+
 int usock_connect(const char *path)
 {
 	struct sockaddr_un addr;
@@ -75,6 +94,10 @@ int usock_connect(const char *path)
 		err = -errno;
 		close(fd);
 		return err;
+	}
+	if (orphaned(fd)) {
+		close(fd);
+		return -ECONNREFUSED;
 	}
 	return fd;
 }

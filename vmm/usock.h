@@ -7,7 +7,7 @@
  * another's, just bound and not yet listening, for stale. A folder that cannot be locked within a
  * moment (somebody else may hold it for ever) is used all the same.
  *
- * Thread: any; the caller's data. Blocks for 0.2 s at most.
+ * Thread: any; the caller's data. Blocks for 1.2 s at most, and only when something died or hangs.
  */
 #ifndef UNVMM_VMM_USOCK_H
 #define UNVMM_VMM_USOCK_H

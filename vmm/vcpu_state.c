@@ -28,13 +28,20 @@
 #define MSR_MTRR_DEF_TYPE 0x2ff
 #define MSR_TSC_DEADLINE  0x6e0
 #define MTRR_ENABLE_WB	  0x806 /* MTRRs on, default type write-back: what firmware leaves */
-#define REFUSED_MAX	  16
+/* FXSAVE area, in 32-bit words, and the values after a reset (Intel SDM vol. 1, 10.5.1, 8.1.5). */
+#define XSAVE_FCW_WORD	 0
+#define XSAVE_MXCSR_WORD 6
+#define FCW_INIT	 0x37f
+#define MXCSR_INIT	 0x1f80
+#define REFUSED_MAX	 16
 
 struct vcpu_power_on {
+	bool used; /* the guest has run since: more than the entry's registers must be set */
 	struct kvm_sregs sregs;
-	struct kvm_fpu fpu;
 	struct kvm_lapic_state lapic;
 	struct kvm_vcpu_events events;
+	struct kvm_xcrs xcrs;
+	struct kvm_debugregs debugregs;
 	unsigned int nmsrs;
 	struct kvm_msr_entry *msrs; /* behind this struct, in the same allocation */
 };
@@ -96,11 +103,13 @@ int vcpu_state_power_on(struct vcpu *c, struct diag *d)
 		r = kvm_vcpu_get_sregs(c->fd, &p->sregs);
 	}
 	if (!r)
-		r = kvm_vcpu_get_fpu(c->fd, &p->fpu);
-	if (!r)
 		r = kvm_vcpu_get_lapic(c->fd, &p->lapic);
 	if (!r)
 		r = kvm_vcpu_get_events(c->fd, &p->events);
+	if (!r)
+		r = kvm_vcpu_get_debugregs(c->fd, &p->debugregs);
+	if (!r && c->vm->kvm.has_xcrs)
+		r = kvm_vcpu_get_xcrs(c->fd, &p->xcrs);
 	return r < 0 ? diag_errno(d, r, "cannot read the state of vcpu %u", c->id) : 0;
 }
 
@@ -161,9 +170,45 @@ static void entry_sregs(struct kvm_sregs *s, const struct boot_entry *entry)
 	s->efer = lm ? EFER_LME | EFER_LMA : 0;
 }
 
-int vcpu_state_reset(struct vcpu *c, const struct boot_entry *entry, struct diag *d)
+/*
+ * All of the floating-point and vector state in its initial configuration: a header that names no
+ * component, and the two control words that have no initial configuration of their own.
+ */
+static int reset_fpu(struct vcpu *c)
+{
+	struct kvm_xsave *x = calloc(1, c->vm->kvm.xsave_size);
+	int r;
+
+	if (!x)
+		return -ENOMEM;
+	x->region[XSAVE_FCW_WORD] = FCW_INIT;
+	x->region[XSAVE_MXCSR_WORD] = MXCSR_INIT;
+	r = kvm_vcpu_set_xsave(c->fd, x);
+	free(x);
+	return r;
+}
+
+/* What a guest can have changed besides the registers that the entry sets. */
+static int reset_used(struct vcpu *c)
 {
 	const struct vcpu_power_on *p = c->power_on;
+	int r;
+
+	r = c->vm->kvm.has_xcrs ? kvm_vcpu_set_xcrs(c->fd, &p->xcrs) : 0;
+	if (!r)
+		r = reset_fpu(c);
+	if (!r)
+		r = kvm_vcpu_set_debugregs(c->fd, &p->debugregs);
+	if (!r)
+		r = reset_msrs(c);
+	if (!r)
+		r = kvm_vcpu_set_events(c->fd, &p->events);
+	return r;
+}
+
+int vcpu_state_reset(struct vcpu *c, const struct boot_entry *entry, struct diag *d)
+{
+	struct vcpu_power_on *p = c->power_on;
 	struct kvm_sregs sregs = p->sregs;
 	struct kvm_regs regs = { .rflags = 2 };
 	bool boots = c->id == 0;
@@ -178,16 +223,17 @@ int vcpu_state_reset(struct vcpu *c, const struct boot_entry *entry, struct diag
 	r = kvm_vcpu_set_sregs(c->fd, &sregs);
 	if (!r)
 		r = kvm_vcpu_set_regs(c->fd, &regs);
-	if (!r)
-		r = kvm_vcpu_set_fpu(c->fd, &p->fpu);
-	if (!r)
-		r = reset_msrs(c);
+	if (!r && p->used)
+		r = reset_used(c);
+	/*
+	 * The first time, too: KVM made its map of local APICs before the last vcpu was in it, and
+	 * makes it anew when one is set. Without, INIT never reaches that vcpu (guests/smp.c).
+	 */
 	if (!r)
 		r = kvm_vcpu_set_lapic(c->fd, &p->lapic);
 	if (!r)
-		r = kvm_vcpu_set_events(c->fd, &p->events);
-	if (!r)
 		r = kvm_vcpu_set_mp_state(c->fd, boots ? KVM_MP_STATE_RUNNABLE
 						       : KVM_MP_STATE_UNINITIALIZED);
+	p->used = true;
 	return r < 0 ? diag_errno(d, r, "cannot set the first registers of vcpu %u", c->id) : 0;
 }

@@ -44,7 +44,8 @@ void control_event(struct control *c, enum control_event event);
 
 /*
  * The folder of the default sockets. With `make` it is created, mode 0700, if it is not there.
- * -ENOENT: this user has none (XDG_RUNTIME_DIR is not set); -EPERM: it is not only this user's.
+ * -ENXIO: this user has none (XDG_RUNTIME_DIR is not set); -EPERM: it is not only this user's;
+ * -ENOENT: it is not there.
  */
 int control_folder(char *path, size_t size, bool make, struct diag *d) must_check;
 

@@ -28,6 +28,7 @@ struct kvm {
 	bool has_split_irqchip; /* capabilities that decide something later */
 	bool has_tsc_deadline;
 	bool has_kvmclock_ctrl;
+	bool has_xcrs;
 	bool has_any_length_ioeventfd;
 	struct kvm_cpuid2 *cpuid;  /* what the host's KVM supports; owned */
 	struct kvm_msr_list *msrs; /* MSRs that make up a vcpu's state; owned */
@@ -89,8 +90,12 @@ int kvm_vcpu_get_regs(int vcpu_fd, struct kvm_regs *regs) must_check;
 int kvm_vcpu_set_regs(int vcpu_fd, const struct kvm_regs *regs) must_check;
 int kvm_vcpu_get_sregs(int vcpu_fd, struct kvm_sregs *sregs) must_check;
 int kvm_vcpu_set_sregs(int vcpu_fd, const struct kvm_sregs *sregs) must_check;
-int kvm_vcpu_get_fpu(int vcpu_fd, struct kvm_fpu *fpu) must_check;
-int kvm_vcpu_set_fpu(int vcpu_fd, const struct kvm_fpu *fpu) must_check;
+/* xsave has xsave_size bytes. */
+int kvm_vcpu_set_xsave(int vcpu_fd, const struct kvm_xsave *xsave) must_check;
+int kvm_vcpu_get_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs) must_check;
+int kvm_vcpu_set_xcrs(int vcpu_fd, const struct kvm_xcrs *xcrs) must_check;
+int kvm_vcpu_get_debugregs(int vcpu_fd, struct kvm_debugregs *regs) must_check;
+int kvm_vcpu_set_debugregs(int vcpu_fd, const struct kvm_debugregs *regs) must_check;
 int kvm_vcpu_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic) must_check;
 int kvm_vcpu_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic) must_check;
 int kvm_vcpu_set_mp_state(int vcpu_fd, uint32_t state) must_check;
