@@ -143,10 +143,13 @@ deps:
 .PHONY: install
 install: $(B)/unvmm
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
-		$(DESTDIR)$(PREFIX)/share/man/man5
+		$(DESTDIR)$(PREFIX)/share/man/man5 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 -s $(B)/unvmm $(DESTDIR)$(PREFIX)/bin/unvmm
 	install -m 644 vmm/unvmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 vmm/unvmm.cfg.5 $(DESTDIR)$(PREFIX)/share/man/man5/
+	install -m 644 vmm/unvmm.bash-completion \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/unvmm
 
 .PHONY: clean
 clean:

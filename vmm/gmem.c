@@ -96,6 +96,11 @@ static int gmem_map(struct gmem *g, struct diag *d)
 	madvise(g->base, g->size, MADV_DONTDUMP);
 	/* Where huge pages are to be asked for. Refused: the host has none. */
 	madvise(g->base, g->size, MADV_HUGEPAGE);
+	/*
+	 * But a huge page is zeroed before a guest's first instruction, and all that a small guest
+	 * ever touches, and what a large one needs to start, is in the first two megabytes.
+	 */
+	madvise(g->base, HUGE_2M, MADV_NOHUGEPAGE);
 	return 0;
 }
 
