@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2054,SC2034 # QEMU writes commas; COMMAND is for run and shell
 # SPDX-License-Identifier: Apache-2.0
 # Starts one host under test (L1): a QEMU without any hardware help whose CPU has AMD SVM, with an
 # IOMMU and virtio functions. Options of run and shell are parsed here too. Sourced after lib.sh.
