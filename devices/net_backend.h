@@ -38,6 +38,7 @@ struct net_events {
 };
 
 struct net_backend_ops {
+	const char *name; /* "tap": for `unvmm info` */
 	/* Between them the backend watches what it has to watch by itself (link, death). */
 	void (*attach)(struct net_backend *b);
 	void (*detach)(struct net_backend *b);

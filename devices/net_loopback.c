@@ -129,6 +129,7 @@ static void loopback_close(struct net_backend *b)
 }
 
 static const struct net_backend_ops loopback_ops = {
+	.name = "loopback",
 	.attach = loopback_nothing,
 	.detach = loopback_nothing,
 	.rx = loopback_rx,

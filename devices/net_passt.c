@@ -278,6 +278,7 @@ static void passt_close(struct net_backend *b)
 }
 
 static const struct net_backend_ops passt_ops = {
+	.name = "passt",
 	.attach = passt_attach,
 	.detach = passt_detach,
 	.rx = passt_rx,

@@ -360,6 +360,7 @@ static void tap_close(struct net_backend *b)
 }
 
 static const struct net_backend_ops tap_ops = {
+	.name = "tap",
 	.attach = tap_attach,
 	.detach = tap_detach,
 	.rx = tap_rx,

@@ -76,9 +76,9 @@ const unsigned int offer_nfeatures = ARRAY_SIZE(offer_table);
 static const struct {
 	uint16_t device_id, queue_size;
 } queue_sizes[] = {
-	{ VIRTIO_ID_BLOCK, 256 },
-	{ VIRTIO_ID_NET, 256 },
-	{ VIRTIO_ID_RNG, 64 },
+	{ VIRTIO_ID_BLOCK, OFFER_QUEUE_SIZE },
+	{ VIRTIO_ID_NET, OFFER_QUEUE_SIZE },
+	{ VIRTIO_ID_RNG, OFFER_RNG_QUEUE_SIZE },
 };
 
 static bool concerns(const struct offer_feature *f, uint16_t device_id)

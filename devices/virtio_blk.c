@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include <unvmm/device.h>
+#include <unvmm/offer.h>
 #include <unvmm/softq.h>
 #include <unvmm/vm.h>
 
@@ -405,6 +406,7 @@ static void fill_vdev(struct virtio_blk *blk, const struct blk_conf *conf)
 	struct virtio_blk_config *c = &blk->config;
 	struct vdev *v = &blk->vdev;
 	uint32_t segs = (uint32_t)conf->queue_size - 2;
+	uint64_t wanted = 0;
 
 	v->ops = &blk_vdev_ops;
 	v->device_id = VIRTIO_ID_BLOCK;
@@ -414,9 +416,6 @@ static void fill_vdev(struct virtio_blk *blk, const struct blk_conf *conf)
 	for (unsigned int q = 0; q < v->nqueues; q++)
 		v->queues[q].size_max = (uint16_t)conf->queue_size;
 
-	v->offered = SOFTQ_FEATURES | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) |
-		     VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | VIRTIO_BIT(VIRTIO_BLK_F_TOPOLOGY) |
-		     VIRTIO_BIT(VIRTIO_BLK_F_FLUSH);
 	c->capacity = blk->backend.size / BLK_SECTOR;
 	c->seg_max = segs < BLK_SEG_MAX ? segs : BLK_SEG_MAX;
 	c->blk_size = blk->backend.block_size;
@@ -424,23 +423,24 @@ static void fill_vdev(struct virtio_blk *blk, const struct blk_conf *conf)
 	for (uint32_t size = c->blk_size; size < PAGE_SIZE_4K; size *= 2)
 		c->physical_block_exp++;
 	if (v->nqueues > 1) {
-		v->offered |= VIRTIO_BIT(VIRTIO_BLK_F_MQ);
+		wanted |= VIRTIO_BIT(VIRTIO_BLK_F_MQ);
 		c->num_queues = v->nqueues;
 	}
 	if (conf->readonly) {
-		v->offered |= VIRTIO_BIT(VIRTIO_BLK_F_RO);
-		return;
+		wanted |= VIRTIO_BIT(VIRTIO_BLK_F_RO);
+	} else {
+		wanted |= VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+		c->max_write_zeroes_sectors = BLK_ZEROES_MAX;
+		c->max_write_zeroes_seg = 1;
+		c->write_zeroes_may_unmap = conf->discard;
 	}
-	v->offered |= VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
-	c->max_write_zeroes_sectors = BLK_ZEROES_MAX;
-	c->max_write_zeroes_seg = 1;
-	c->write_zeroes_may_unmap = conf->discard;
-	if (conf->discard) {
-		v->offered |= VIRTIO_BIT(VIRTIO_BLK_F_DISCARD);
+	if (conf->discard && !conf->readonly) {
+		wanted |= VIRTIO_BIT(VIRTIO_BLK_F_DISCARD);
 		c->max_discard_sectors = BLK_DISCARD_MAX;
 		c->max_discard_seg = 1;
 		c->discard_sector_alignment = PAGE_SIZE_4K / BLK_SECTOR;
 	}
+	v->offered = offer_features(VIRTIO_ID_BLOCK, wanted);
 }
 
 /* --- the device ------------------------------------------------------------------------------ */
@@ -576,7 +576,7 @@ static void blk_init_conf(void *opaque)
 	struct blk_conf *conf = opaque;
 
 	conf->queues = 1;
-	conf->queue_size = 256;
+	conf->queue_size = offer_queue_size(VIRTIO_ID_BLOCK);
 	conf->discard = true;
 }
 

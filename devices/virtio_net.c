@@ -104,8 +104,8 @@ static void rx_deliver(struct virtio_net *net, unsigned int pair, uint32_t len)
 	}
 	rx_header(net, p, (uint16_t)used);
 	vq_mark(vq, &bytes, len);
-	net->count.rx_packets++;
-	net->count.rx_bytes += len - NET_HDR;
+	net_count(&net->count.rx_packets, 1);
+	net_count(&net->count.rx_bytes, len - NET_HDR);
 	for (unsigned int i = 0; i < used; i++) {
 		uint32_t part = len < p->bufs[i].len ? len : p->bufs[i].len;
 
@@ -129,7 +129,7 @@ static bool rx_wanted(struct virtio_net *net, const struct net_pair *p, ssize_t 
 	size_t n = sizeof(start);
 
 	if (len < (ssize_t)(NET_HDR + ETH_HLEN) || len > (ssize_t)(NET_HDR + NET_FRAME_MAX)) {
-		net->count.rx_dropped++;
+		net_count(&net->count.rx_dropped, 1);
 		return false;
 	}
 	if (net->ctrl.promisc)
@@ -138,7 +138,7 @@ static bool rx_wanted(struct virtio_net *net, const struct net_pair *p, ssize_t 
 		n = (size_t)len - NET_HDR;
 	if (net_iov_load(p->iov, p->niov, NET_HDR, start, n) == n && net_ctrl_wants(net, start, n))
 		return true;
-	net->count.rx_filtered++;
+	net_count(&net->count.rx_filtered, 1);
 	return false;
 }
 
@@ -164,7 +164,7 @@ static enum rx_result rx_retry(struct virtio_net *net, unsigned int pair)
 		   p->niov + vq->layout.size <= NET_IOV_MAX) {
 		return RX_STARVED;
 	} else {
-		net->count.rx_dropped++;
+		net_count(&net->count.rx_dropped, 1);
 	}
 	p->len = 0;
 	return RX_DONE;
@@ -299,10 +299,10 @@ static int tx_frame(struct virtio_net *net, unsigned int pair, const struct vq_c
 	if (err == -EAGAIN)
 		return err;
 	if (err) {
-		net->count.tx_dropped++;
+		net_count(&net->count.tx_dropped, 1);
 	} else {
-		net->count.tx_packets++;
-		net->count.tx_bytes += out.len;
+		net_count(&net->count.tx_packets, 1);
+		net_count(&net->count.tx_bytes, out.len);
 	}
 	*bytes += out.len;
 	return 0;

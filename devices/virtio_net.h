@@ -99,6 +99,12 @@ struct virtio_net {
 	(VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4) | \
 	 VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_ECN))
 
+/* The owner's way to count, so that others may read meanwhile. */
+static inline void net_count(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
 static inline struct virtio_net *net_of_vdev(struct vdev *v)
 {
 	return container_of(v, struct virtio_net, vdev);

@@ -217,6 +217,45 @@ static void net_resume(struct device *dev)
 	virtio_pci_resume(&net->vdev);
 }
 
+static void net_info(const struct device *dev, struct report *r)
+{
+	struct virtio_net *net = dev->priv;
+	uint8_t mac[ETH_ALEN];
+	bool link;
+
+	pthread_mutex_lock(&net->lock);
+	memcpy(mac, net->ctrl.mac, sizeof(mac));
+	link = net->link;
+	pthread_mutex_unlock(&net->lock);
+	report_text(r, "backend", "%s", net->backend->ops->name);
+	report_text(r, "mac", "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+		    mac[4], mac[5]);
+	report_flag(r, "link", link);
+	virtio_pci_info(dev, r);
+}
+
+static void net_stats(const struct device *dev, struct report *r)
+{
+	const struct virtio_net *net = dev->priv;
+	const struct {
+		const char *name;
+		const uint64_t *value;
+	} counters[] = {
+		{ "rx-packets", &net->count.rx_packets },
+		{ "rx-bytes", &net->count.rx_bytes },
+		{ "rx-filtered", &net->count.rx_filtered },
+		{ "rx-dropped", &net->count.rx_dropped },
+		{ "tx-packets", &net->count.tx_packets },
+		{ "tx-bytes", &net->count.tx_bytes },
+		{ "tx-dropped", &net->count.tx_dropped },
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(counters); i++)
+		report_number(r, counters[i].name,
+			      __atomic_load_n(counters[i].value, __ATOMIC_RELAXED));
+	virtio_pci_stats(dev, r);
+}
+
 static void net_destroy(struct device *dev)
 {
 	struct virtio_net *net = dev->priv;
@@ -344,5 +383,7 @@ const struct device_class virtio_net_class = {
 	.reset = net_reset,
 	.quiesce = net_quiesce,
 	.resume = net_resume,
+	.info = net_info,
+	.stats = net_stats,
 	.destroy = net_destroy,
 };

@@ -5,6 +5,7 @@
  * Set-up by main; the queue is served on the io thread.
  */
 #include <unvmm/device.h>
+#include <unvmm/offer.h>
 #include <unvmm/softq.h>
 
 #include <errno.h>
@@ -13,8 +14,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define RNG_QUEUE_SIZE	64
-#define RNG_IOVECS	RNG_QUEUE_SIZE /* a chain may be as long as the queue (2.7.13.3) */
+#define RNG_IOVECS	OFFER_RNG_QUEUE_SIZE /* a chain may be as long as the queue (2.7.13.3) */
 #define RNG_MAX_REQUEST KiB(64) /* one buffer never keeps the io thread longer than this takes */
 
 struct rng_conf {
@@ -151,8 +151,8 @@ static int rng_create(struct vm *vm, struct device *dev, const void *conf, struc
 				 .device_id = VIRTIO_ID_RNG,
 				 .class_code = 0xff0000, /* unclassified */
 				 .nqueues = 1,
-				 .offered = VIRTIO_SOFT_RING_FEATURES };
-	r->vdev.queues[0].size_max = RNG_QUEUE_SIZE;
+				 .offered = offer_features(VIRTIO_ID_RNG, 0) };
+	r->vdev.queues[0].size_max = offer_queue_size(VIRTIO_ID_RNG);
 	r->fd = open(source, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (r->fd < 0) {
 		err = diag_errno(d, -errno, "rng: source \"%s\" cannot be opened", source);

@@ -84,7 +84,8 @@ static bool is_frame(uint32_t len, uint64_t seq)
 }
 
 /* `count` frames from a to b, at most `window` under way; all must come, once and in order. */
-static void exchange(struct net *a, struct net *b, uint64_t count, uint32_t max, unsigned int window)
+static void exchange(struct net *a, struct net *b, uint64_t count, uint32_t max,
+		     unsigned int window)
 {
 	static const struct virtio_net_hdr_v1 none;
 	struct virtio_net_hdr_v1 hdr;
@@ -148,20 +149,22 @@ static void expect_frame(struct net *b, uint64_t seq)
 
 static void check_filter(struct net *a, struct net *b)
 {
-	uint8_t stranger[6] = { 2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee }, group[6] = { 1, 0, 0x5e, 9, 9, 9 },
-		off = 0, on = 1;
+	uint8_t stranger[6] = { 2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee },
+		group[6] = { 1, 0, 0x5e, 9, 9, 9 }, off = 0, on = 1;
 
 	if (!net_feature(b, VIRTIO_NET_F_CTRL_RX))
 		return;
 	test_group("receive filter");
 	test_check(net_command(b, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1) ==
-			   VIRTIO_NET_OK, "promiscuous mode cannot be left");
+			   VIRTIO_NET_OK,
+		   "promiscuous mode cannot be left");
 	send_to(a, stranger, 1);
 	send_to(a, group, 2);
 	send_to(a, b->mac, 3);
 	expect_frame(b, 3); /* and not one of the others */
 	test_check(net_command(b, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &on, 1) ==
-			   VIRTIO_NET_OK, "promiscuous mode cannot be entered");
+			   VIRTIO_NET_OK,
+		   "promiscuous mode cannot be entered");
 	send_to(a, stranger, 4);
 	expect_frame(b, 4);
 	test_check(net_command(b, 77, 1, &on, 1) == VIRTIO_NET_ERR, "command 77 is accepted");
@@ -287,7 +290,7 @@ static void bench(const struct boot_info *boot, struct net *a, struct net *b)
 	static const struct virtio_net_hdr_v1 none;
 	uint64_t count = opt_number("count", 10000), window = opt_number("window", 32), sent = 0,
 		 got = 0, start = 0, cycles, per;
-	uint32_t size = (uint32_t)opt_number("size", 64);
+	uint32_t size = (uint32_t)opt_number("size", 64), len;
 	struct virtio_net_hdr_v1 hdr;
 
 	if (!count || !window || size < MIN_FRAME || size > NET_FRAME_MAX)
@@ -302,8 +305,8 @@ static void bench(const struct boot_info *boot, struct net *a, struct net *b)
 			sent++;
 		if (sent != before)
 			net_kick(a, 0);
-		while (net_receive(b, &hdr, in)) {
-			got++;
+		while ((len = net_receive(b, &hdr, in))) {
+			got += len == size && get16(in + 12) == TYPE;
 			start = 0;
 		}
 		if (!vio_within(&start, WAIT_SECONDS))

@@ -92,10 +92,10 @@ static bool start_pair(struct net *n, unsigned int i, uint16_t qsize)
 
 static bool set_pairs(struct net *n, uint16_t pairs)
 {
-	return pairs == 1 || test_check(net_command(n, VIRTIO_NET_CTRL_MQ,
-						    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, &pairs,
-						    sizeof(pairs)) == VIRTIO_NET_OK,
-					"%u pairs are refused", pairs);
+	return pairs == 1 ||
+	       test_check(net_command(n, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
+				      &pairs, sizeof(pairs)) == VIRTIO_NET_OK,
+			  "%u pairs are refused", pairs);
 }
 
 bool net_start(struct net *n, uint64_t features, unsigned int pairs, uint16_t qsize,

@@ -13,6 +13,10 @@
 
 #define OFFER_NAME "portable-1"
 
+/* Entries of a queue, for those who need a constant; offer_queue_size() says whose. */
+#define OFFER_QUEUE_SIZE     256
+#define OFFER_RNG_QUEUE_SIZE 64
+
 enum offer_when {
 	OFFER_ALWAYS,	  /* a function that lacks it is not accepted */
 	OFFER_CONFIGURED, /* if the guest's configuration asks for it (several queues, read-only) */

@@ -15,8 +15,8 @@
 #define THREAD_STACK KiB(256)
 
 /*
- * Starts fn(arg) with all signals blocked but faults and `unblocked` (0: none). name: at most 15 characters,
- * as `ps -L` shows it. -EAGAIN, -ENOMEM with a sentence.
+ * Starts fn(arg) with all signals blocked but faults and `unblocked` (0: none). name: at most 15
+ * characters, as `ps -L` shows it. -EAGAIN, -ENOMEM with a sentence.
  */
 int thread_start(pthread_t *thread, const char *name, int unblocked, void *(*fn)(void *arg),
 		 void *arg, struct diag *d) must_check;

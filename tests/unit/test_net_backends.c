@@ -63,6 +63,11 @@ static void on_link_changed(struct net_backend *b)
 	__atomic_fetch_add(&card.link_changes, 1, __ATOMIC_SEQ_CST);
 }
 
+static unsigned int link_changes(void)
+{
+	return __atomic_load_n(&card.link_changes, __ATOMIC_SEQ_CST);
+}
+
 static const struct net_events events = { on_rx_ready, on_tx_ready, on_link_changed };
 
 static void run_work(struct loop_work *w)
@@ -192,7 +197,7 @@ static unsigned int receive_frame(unsigned int q, uint8_t *bytes)
 	struct job j = { .q = q, .bytes = bytes };
 
 	for (;;) {
-		unsigned int before = card.rx_ready[q];
+		unsigned int before = __atomic_load_n(&card.rx_ready[q], __ATOMIC_SEQ_CST);
 
 		on_loop(do_rx, &j);
 		if (j.result > 0 && !is_ours(bytes, j.result))
@@ -216,6 +221,22 @@ static void expect_frame(unsigned int q, unsigned int len, unsigned int seed)
 		if (bytes[NET_HDR + i] != pattern(i, seed))
 			fail_msg("byte %u of a frame of %u", i, len);
 	free(bytes);
+}
+
+static void note_turns(void *turns)
+{
+	*(uint64_t *)turns = card.io.loop.turns;
+}
+
+/* The card's thread sleeps for this long. */
+static void expect_rest(unsigned int us)
+{
+	uint64_t before, after;
+
+	on_loop(note_turns, &before);
+	usleep(us);
+	on_loop(note_turns, &after);
+	assert_int_equal(after, before + 1); /* the turn that looks */
 }
 
 /* --- taps ------------------------------------------------------------------------------------- */
@@ -268,13 +289,22 @@ static void refuse_tap(const char *name, unsigned int pairs, unsigned int mtu, c
 		fail_msg("\"%s\" instead of \"%s\"", d.text, says);
 }
 
+static void note_link(void *link)
+{
+	*(bool *)link = card.b->link;
+}
+
 /* Wanted until it is so: the kernel tells of a carrier after a while. */
 static bool link_is(bool up)
 {
-	for (unsigned int i = 0; i < 2500 && __atomic_load_n(&card.b->link, __ATOMIC_SEQ_CST) != up;
-	     i++)
-		usleep(2000);
-	return card.b->link == up;
+	bool link = !up;
+
+	for (unsigned int i = 0; i < 2500 && link != up; i++) {
+		on_loop(note_link, &link);
+		if (link != up)
+			usleep(2000);
+	}
+	return link == up;
 }
 
 static void tap_carries_frames(void **state)
@@ -304,32 +334,32 @@ static void tap_carries_frames(void **state)
 static void link_follows_the_interface(void **state)
 {
 	unsigned int changes;
-	uint64_t turns;
+	uint64_t before, after;
 
 	(void)state;
 	open_tap("utap0", 1, 0);
 	assert_true(link_is(true));
-	changes = card.link_changes;
+	changes = link_changes();
 	set_up_down("utap0", false);
 	assert_true(link_is(false));
-	assert_int_equal(card.link_changes, changes + 1);
+	assert_int_equal(link_changes(), changes + 1);
 	assert_int_equal(send_frame(0, 100, 1), -EIO); /* lost, as without a cable */
 	set_up_down("utap0", true);
 	assert_true(link_is(true));
 	usleep(20000);
 	/* Another interface is none of our business. */
-	turns = card.io.loop.turns;
+	on_loop(note_turns, &before);
 	set_up_down("lo", true);
 	set_up_down("lo", false);
 	usleep(20000);
-	assert_int_equal(card.io.loop.turns, turns);
+	on_loop(note_turns, &after);
+	assert_int_equal(after, before + 1);
 	unplug();
 }
 
 static void tap_that_is_deleted(void **state)
 {
 	struct job j = { 0 };
-	uint64_t turns;
 
 	(void)state;
 	assert_int_equal(system("ip tuntap add dev utap1 mode tap && ip link set utap1 up"), 0);
@@ -341,9 +371,7 @@ static void tap_that_is_deleted(void **state)
 	on_loop(do_want, &j);
 	assert_true(send_frame(0, 100, 1) < 0);
 	usleep(20000);
-	turns = card.io.loop.turns;
-	usleep(30000);
-	assert_int_equal(card.io.loop.turns, turns); /* no busy loop on the dead */
+	expect_rest(30000); /* no busy loop on the dead */
 	unplug();
 }
 
@@ -396,8 +424,9 @@ static void taps_that_cannot_be_used(void **state)
 	refuse_tap("lo", 1, 0, "\"lo\" is a network interface, but no tap");
 	refuse_tap("utun", 1, 0, "\"utun\" is a network interface, but no tap");
 	refuse_tap("utap2", 2, 0, "was made for one queue and 2 are wanted; as root: ip tuntap");
-	refuse_tap("utap2", 1, 9000,
-		   "has an MTU of 1500, below the guest's 9000; as root: ip link set utap2 mtu 9000");
+	refuse_tap(
+		"utap2", 1, 9000,
+		"has an MTU of 1500, below the guest's 9000; as root: ip link set utap2 mtu 9000");
 	open_tap("utap2", 1, 0);
 	refuse_tap("utap2", 1, 0, "the tap \"utap2\" is in use by another process");
 	unplug();
@@ -542,19 +571,16 @@ static void passt_that_ends(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < ARRAY_SIZE(how); i++) {
 		struct diag d = { "" };
-		uint64_t turns;
 
 		if (start_passt(how[i], &d))
 			fail_msg("%s", d.text);
 		(void)send_frame(0, 100, 1);
 		assert_int_equal(receive_frame(0, buf), 0);
-		assert_int_equal(card.link_changes, 1);
+		assert_int_equal(link_changes(), 1);
 		assert_false(card.b->link);
 		assert_int_equal(send_frame(0, 100, 1), -ENETDOWN);
-		turns = card.io.loop.turns;
-		usleep(20000);
-		assert_int_equal(card.io.loop.turns, turns);
-		assert_int_equal(card.link_changes, 1);
+		expect_rest(20000);
+		assert_int_equal(link_changes(), 1);
 		unplug();
 	}
 	free(buf);
@@ -626,10 +652,8 @@ static int remove_folder(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest passt_tests[] = {
-		cmocka_unit_test(passt_carries_frames),
-		cmocka_unit_test(passt_without_room),
-		cmocka_unit_test(passt_that_ends),
-		cmocka_unit_test(passt_that_cannot_start),
+		cmocka_unit_test(passt_carries_frames), cmocka_unit_test(passt_without_room),
+		cmocka_unit_test(passt_that_ends),	cmocka_unit_test(passt_that_cannot_start),
 		cmocka_unit_test(loopback_gives_back),
 	};
 	const struct CMUnitTest tap_tests[] = {
