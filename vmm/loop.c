@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <unvmm/log.h>
@@ -445,6 +446,50 @@ static void run_tail(struct loop *l)
 	}
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/*
+ * To fall asleep and be woken takes longer, and more cycles, than many a wait lasts: a driver that
+ * has got its answer puts the next question within microseconds. So after a short wait the next one
+ * begins with looking; if that is in vain, the loop sleeps and does not look for some time.
+ */
+#define LOOK_NS	  16000
+#define SHORT_NS  50000 /* a wait, the time that waking up takes included */
+#define LOOK_REST 16	/* waits without looking, after one in vain */
+
+static int submit_and_wait(struct loop *l)
+{
+	uint64_t start = now_ns();
+	int n;
+
+	if (l->look > 0) {
+		n = io_uring_submit_and_get_events(&l->ring);
+		if (n < 0 || io_uring_cq_ready(&l->ring))
+			return n;
+		l->looks++;
+		while (now_ns() - start < LOOK_NS) {
+			n = io_uring_get_events(&l->ring);
+			if (n >= 0 && !io_uring_cq_ready(&l->ring))
+				continue;
+			l->found++;
+			return n;
+		}
+		l->look = -LOOK_REST;
+	}
+	n = io_uring_submit_and_wait(&l->ring, 1);
+	if (l->look < 0)
+		l->look++;
+	else
+		l->look = now_ns() - start < SHORT_NS;
+	return n;
+}
+
 int loop_run(struct loop *l)
 {
 	bool quit = false;
@@ -460,7 +505,7 @@ int loop_run(struct loop *l)
 	}
 	while (!quit) {
 		run_tail(l);
-		n = io_uring_submit_and_wait(&l->ring, 1);
+		n = submit_and_wait(l);
 		/* EBUSY, EAGAIN: the kernel wants completions taken, or memory, first. */
 		if (n < 0 && n != -EINTR && n != -EBUSY && n != -EAGAIN)
 			return n;

@@ -5,7 +5,8 @@
  * Descriptors that become readable, disk operations and calls from other threads all complete
  * through the same ring, so that a turn of the loop is one system call: it submits what the
  * handlers of the last turn queued and waits for the next completion. An idle loop sleeps for
- * ever: no timers, no wake-ups.
+ * ever: no timers, no wake-ups. One that was woken again and again within microseconds looks for
+ * some before it sleeps.
  *
  * The ring is restricted to the operations that devices need (read, write, sync, allocate, poll,
  * cancel): it cannot open files or make connections, whatever becomes of the process.
@@ -65,7 +66,10 @@ struct loop {
 	struct loop_queue tail;	  /* loop_defer() */
 	struct loop_slot *slots;  /* of the watches; owned */
 	uint32_t nslots;
-	uint64_t turns; /* statistics: one io_uring_enter each */
+	int look;	/* private: above 0, the next wait begins with looking */
+	uint64_t turns; /* statistics */
+	uint64_t looks; /* ... waits that began with looking */
+	uint64_t found; /* ... and ended with it */
 };
 
 /* entries: submission queue size, a power of two. -errno with a sentence (io_uring disabled...). */

@@ -31,13 +31,20 @@ exits_by_reason() {
 exits_of() { exits_by_reason "$1" | awk -v io=$KVM_EXIT_IO '$1 != io {n += $2} END {print n + 0}'; }
 
 # private_kib PID MIB: memory of the process that nobody else shares, without the guest's RAM: the
-# memfd of that name, or the one mapping that has exactly its size of MIB MiB.
+# memfd of that name, or the anonymous mappings that are kept out of core dumps (dd in VmFlags).
 private_kib() {
-	awk -v ram_kib=$(($2 * 1024)) '/^[0-9a-f]+-[0-9a-f]+ / {ram = /memfd:guest-ram/}
-		/^Size:/ && $2 == ram_kib {ram = 1}
-		ram {seen = 1}
-		/^Private_(Clean|Dirty):/ && !ram {n += $2}
-		END {if (!seen) {print "no mapping is the guest\047s RAM" >"/dev/stderr"; exit 1} print n + 0}' "/proc/$1/smaps"
+	awk -v ram_kib=$(($2 * 1024)) '
+		/^[0-9a-f]+-[0-9a-f]+ / {name = $6; n = 0}
+		/^Size:/ {size = $2}
+		/^Private_(Clean|Dirty):/ {n += $2}
+		/^VmFlags:/ {
+			if (name ~ /memfd:guest-ram/ || (name == "" && / dd( |$)/)) ram += size
+			else total += n
+		}
+		END {
+			if (ram != ram_kib) {print "guest RAM is not to be told from the rest" >"/dev/stderr"; exit 1}
+			print total + 0
+		}' "/proc/$1/smaps"
 }
 
 # largest_mappings PID: the five with the most private memory, "KIB NAME" each, on one line.

@@ -8,12 +8,7 @@
 #ifndef UNVMM_TESTS_BLK_ENV_H
 #define UNVMM_TESTS_BLK_ENV_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "fake_transport.h"
 
 #include "virtio_blk.c"
 
@@ -30,86 +25,7 @@
 #define RAM	  MiB(16)
 #define IMAGE	  MiB(4)
 #define SECTORS	  (IMAGE / BLK_SECTOR)
-#define WAIT_S	  5
 #define UNTOUCHED 0xee /* status byte before the device writes it */
-
-/* --- a transport ----------------------------------------------------------------------------- */
-
-static struct {
-	sem_t irq, stopped, broken;
-	int irqs;
-	char why[128];
-} host;
-
-int virtio_pci_create(struct vdev *v, struct diag *d)
-{
-	(void)d;
-	for (unsigned int q = 0; q < v->nqueues; q++)
-		v->queues[q].size = v->queues[q].size_max;
-	return 0;
-}
-
-void virtio_pci_destroy(struct vdev *v)
-{
-	(void)v;
-}
-
-void virtio_pci_state(struct vdev *v, struct state_ref *refs)
-{
-	(void)v;
-	memset(refs, 0, VIRTIO_PCI_STATES * sizeof(*refs));
-}
-
-static inline int wait_for(sem_t *s)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += WAIT_S;
-	return sem_timedwait(s, &until);
-}
-
-int virtio_pci_quiesce(struct vdev *v)
-{
-	v->ops->stop(v);
-	return wait_for(&host.stopped) ? -ETIMEDOUT : 0;
-}
-
-int virtio_pci_reset(struct vdev *v)
-{
-	int err = virtio_pci_quiesce(v);
-
-	v->status = 0;
-	for (unsigned int q = 0; !err && q < v->nqueues; q++)
-		v->queues[q].index = 0;
-	return err;
-}
-
-void virtio_pci_resume(struct vdev *v)
-{
-	assert_int_equal(v->ops->start(v), 0);
-}
-
-void vdev_needs_reset(struct vdev *v, const char *why)
-{
-	(void)v;
-	snprintf(host.why, sizeof(host.why), "%s", why);
-	sem_post(&host.broken);
-}
-
-void vdev_stopped(struct vdev *v)
-{
-	(void)v;
-	sem_post(&host.stopped);
-}
-
-void vdev_interrupt(struct vdev *v, unsigned int q)
-{
-	(void)v;
-	(void)q;
-	__atomic_fetch_add(&host.irqs, 1, __ATOMIC_RELAXED);
-	sem_post(&host.irq);
-}
 
 /* --- operations that misbehave --------------------------------------------------------------- */
 
@@ -315,11 +231,8 @@ static inline void start_driver(struct env *e, uint64_t features)
 
 static inline void clear_host(void)
 {
-	memset(&host, 0, sizeof(host));
+	clear_transport();
 	memset(&faults, 0, sizeof(faults));
-	sem_init(&host.irq, 0, 0);
-	sem_init(&host.stopped, 0, 0);
-	sem_init(&host.broken, 0, 0);
 	sem_init(&faults.holding, 0, 0);
 }
 

@@ -22,6 +22,11 @@
 #define FEATURE(f) VIRTIO_BIT(VIRTIO_NET_F_##f)
 #define CTRL	   (FEATURE(CTRL_VQ) | FEATURE(CTRL_RX) | FEATURE(CTRL_VLAN) | FEATURE(CTRL_MAC_ADDR))
 
+#define MERGE FEATURE(MRG_RXBUF)
+#define OFFLOADS                                                                       \
+	(FEATURE(CSUM) | FEATURE(HOST_TSO4) | FEATURE(HOST_TSO6) | FEATURE(HOST_ECN) | \
+	 FEATURE(CTRL_GUEST_OFFLOADS) | NET_GUEST_OFFLOADS)
+
 /* --- a backend -------------------------------------------------------------------------------- */
 
 struct mock_frame {
@@ -319,6 +324,41 @@ static inline gpa_t give(struct env *e, unsigned int pair, uint32_t len)
 	memset(vqd_at(&e->d[2 * pair], b.gpa, len), 0xcc, len);
 	vqd_post(&e->d[2 * pair], &b, 1);
 	return b.gpa;
+}
+
+/* Header and `len` bytes of pattern, cut where the test wants: 0 ends the list of cuts. */
+static inline uint16_t send_cut(struct env *e, unsigned int pair,
+				const struct virtio_net_hdr_v1 *hdr, unsigned int len,
+				const unsigned int *cuts, bool indirect)
+{
+	struct vq_driver *d = &e->d[2 * pair + 1];
+	unsigned int total = NET_HDR + len, at = 0, n = 0;
+	gpa_t gpa = vqd_alloc(d, total, 1);
+	uint8_t *p = vqd_at(d, gpa, total);
+	struct vqd_buf bufs[16];
+
+	memcpy(p, hdr, NET_HDR);
+	for (unsigned int i = 0; i < len; i++)
+		p[NET_HDR + i] = pattern(i, len);
+	while (at < total) {
+		unsigned int part = cuts && *cuts ? *cuts++ : total - at;
+
+		/* A gap in between, or the pieces would be joined again. */
+		gpa_t piece = vqd_alloc(d, part + 3, 1);
+
+		memcpy(vqd_at(d, piece, part), p + at, part);
+		bufs[n++] = (struct vqd_buf){ .gpa = piece, .len = part };
+		at += part;
+	}
+	return indirect ? vqd_post_indirect(d, bufs, n) : vqd_post(d, bufs, n);
+}
+
+static inline void is_pattern(const uint8_t *p, unsigned int len, unsigned int seed)
+{
+	for (unsigned int i = 0; i < len; i++)
+		if (p[i] != pattern(i, seed))
+			fail_msg("byte %u of %u is %02x instead of %02x", i, len, p[i],
+				 pattern(i, seed));
 }
 
 /* A command on the control queue: its ack. */

@@ -570,6 +570,56 @@ static void io_thread_blocks_signals(void **state)
 	io_thread_stop(&t); /* stopped already: nothing happens */
 }
 
+struct ball {
+	struct loop_work work;
+	uint32_t hits;
+};
+
+static void hit(struct loop_work *w)
+{
+	__atomic_fetch_add(&container_of(w, struct ball, work)->hits, 1, __ATOMIC_SEQ_CST);
+}
+
+static struct {
+	uint64_t looks, found;
+} seen;
+
+static void note_looks(struct io_thread *t, void *arg)
+{
+	(void)arg;
+	seen.looks = t->loop.looks;
+	seen.found = t->loop.found;
+}
+
+/* Asked again as soon as it has answered, it does not fall asleep in between; once idle, it does.
+ */
+static void busy_loop_looks(void **state)
+{
+	struct ball ball = { .work.fn = hit };
+	struct io_thread t = { 0 };
+	uint64_t looks = 0;
+
+	(void)state;
+	start(&t);
+	/* On a loaded machine either side may be off its processor: in the long run they meet. */
+	for (uint32_t i = 1; i < 200000 && seen.found < 100; i++) {
+		loop_call(&t.loop, &ball.work);
+		while (__atomic_load_n(&ball.hits, __ATOMIC_SEQ_CST) < i)
+			;
+		if (i % 1000 == 0)
+			on_loop(&t, note_looks, NULL);
+	}
+	assert_true(seen.found >= 100);
+	for (unsigned int i = 0; i < 5; i++) {
+		usleep(20000);
+		on_loop(&t, note_looks, NULL);
+		looks = i ? looks : seen.looks;
+	}
+	/* Each of these calls came after a long sleep. */
+	assert_true(seen.looks <= looks + 1);
+	io_thread_stop(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -586,6 +636,7 @@ int main(void)
 		cmocka_unit_test(ring_cannot_open_files),
 		cmocka_unit_test(cancelled_operation_ends),
 		cmocka_unit_test(idle_loop_sleeps),
+		cmocka_unit_test(busy_loop_looks),
 		cmocka_unit_test(io_thread_blocks_signals),
 	};
 
