@@ -5,7 +5,7 @@
  * receive filter; segmentation and checksums by the host. Or a benchmark.
  *
  * Options: features=LIST (see lib/net.c; default all), cards=N, queues=N, qsize=N, bufsize=N,
- * frames=N, size=MAX, window=N, seed=N; bench count=N window=N size=N.
+ * frames=N, size=MAX, window=N, commands=N, seed=N; bench count=N window=N size=N.
  */
 #include "lib/net.h"
 
@@ -168,6 +168,34 @@ static void check_filter(struct net *a, struct net *b)
 	send_to(a, stranger, 4);
 	expect_frame(b, 4);
 	test_check(net_command(b, 77, 1, &on, 1) == VIRTIO_NET_ERR, "command 77 is accepted");
+}
+
+/* Commands with frames under way, each waited for: no doorbell of either kind may be lost. */
+static void check_commands(struct net *a, struct net *b, uint64_t count)
+{
+	static const struct virtio_net_hdr_v1 none;
+	struct virtio_net_hdr_v1 hdr;
+
+	if (!count || !net_feature(b, VIRTIO_NET_F_CTRL_RX))
+		return;
+	test_group("commands between frames");
+	for (uint64_t i = 0; i < count; i++) {
+		uint8_t on = i & 1;
+
+		if (rnd_below(&rnd, 2)) {
+			build(b->mac, a->mac, i, 100);
+			if (net_send(a, 0, &none, out, 100))
+				net_kick(a, 0);
+		}
+		if (net_command(b, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, &on, 1) !=
+		    VIRTIO_NET_OK)
+			test_abort("command %llu gets no answer", (unsigned long long)i);
+		while (net_receive(b, &hdr, in))
+			;
+		for (uint64_t n = rnd_below(&rnd, 20000); n; n--)
+			io_relax();
+	}
+	test_check(true, "commands");
 }
 
 /* --- segmentation and checksums --------------------------------------------------------------- */
@@ -362,6 +390,7 @@ void guest_main(const struct boot_info *boot)
 	exchange(a, b, frames, size, (unsigned int)opt_number("window", WINDOW));
 	exchange(b, a, frames, size, 1);
 	check_filter(a, b);
+	check_commands(a, b, opt_number("commands", 1000));
 	a->rnd = NULL;
 	check_segmentation(a, b);
 	for (unsigned int i = 0; i < ncards && i < ARRAY_SIZE(cards); i++)

@@ -45,7 +45,7 @@ thread_names() {
 # measure_idle ID SETTLE N TEXT COMMAND...: N guests one after the other, for two at once would share
 # pages; each is up when it has printed TEXT. The first three are also watched while they idle.
 measure_idle() {
-	local id=$1 settle=$2 n=$3 text=$4 i before after
+	local id=$1 settle=$2 n=$3 text=$4 i before after private
 	shift 4
 	record figure "memory-$id" KiB "Private_Clean + Private_Dirty without guest RAM, $TITLE"
 	record goal "memory-$id" value 1536
@@ -56,7 +56,8 @@ measure_idle() {
 	for i in $(seq "$n"); do
 		start_guest "$text" "$@"
 		sleep "$settle"
-		record sample "memory-$id" unvmm "$i" "$(private_kib "$PID" "$MIB")"
+		private=$(private_kib "$PID" "$MIB") || fail "$1: its memory cannot be counted"
+		record sample "memory-$id" unvmm "$i" "$private"
 		[ "$i" != 1 ] || record note "memory-$id" "largest (private KiB, mapping, its size): $(largest_mappings "$PID")"
 		if [ "$i" -le 3 ]; then
 			before=$(switches_of "$PID")
