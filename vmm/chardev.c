@@ -218,10 +218,11 @@ static void in_deliver(struct chardev *c)
  */
 static bool in_wanted(const struct chardev *c)
 {
-	return c->in_fd >= 0 && !c->in_paused && (c->tty || !c->in.len);
+	return c->in_fd >= 0 && !c->in_paused && (c->tty || !c->in.len || c->half_closed);
 }
 
 static void in_eof(struct chardev *c);
+static void client_gone(struct chardev *c);
 
 /*
  * Bytes that were read, 0 for none now, -1 at the end. Never blocks, though others use the same
@@ -248,9 +249,12 @@ static void in_ready(struct loop_fd *lf, uint32_t revents)
 	uint8_t buf[4096];
 	ssize_t n;
 
-	(void)revents;
 	vm_lock(c->vm);
-	if (c->tty && !tty_foreground(STDIN_FILENO)) {
+	if (c->half_closed) {
+		if (revents & (POLLHUP | POLLERR))
+			client_gone(c);
+		n = 0;
+	} else if (c->tty && !tty_foreground(STDIN_FILENO)) {
 		/* The keys belong to the shell, and a read would stop us. See chardev_continue().
 		 */
 		c->in_paused = true;
@@ -299,17 +303,28 @@ static void client_gone(struct chardev *c)
 	c->in_fd = c->out_fd = -1;
 	fifo_drop(&c->out, c->out.len);
 	c->stalled = false;
+	c->half_closed = false;
 }
 
+/*
+ * The end of a client's input is its own end only if it has closed the other direction, too
+ * (POLLHUP). One that just has nothing more to type goes on listening; from then on its watch waits
+ * for the hangup alone.
+ */
 static void in_eof(struct chardev *c)
 {
-	if (c->listener.fd >= 0) {
+	struct pollfd pfd = { .fd = c->in_fd };
+	bool client = c->listener.fd >= 0;
+
+	if (client && (poll(&pfd, 1, 0) < 0 || pfd.revents)) {
 		client_gone(c);
 		return;
 	}
 	loop_del(&c->in_watch);
 	c->in_watched = false;
-	c->in_fd = -1; /* descriptor 0 stays open: it is not ours */
+	c->half_closed = client;
+	if (!client)
+		c->in_fd = -1; /* descriptor 0 stays open: it is not ours */
 }
 
 static void listen_ready(struct loop_fd *lf, uint32_t revents)
@@ -357,7 +372,12 @@ static void watch_set(struct chardev *c, struct loop_fd *lf, bool *on, bool want
 
 void chardev_sync(struct chardev *c)
 {
-	watch_set(c, &c->in_watch, &c->in_watched, in_wanted(c), c->in_fd, POLLIN, in_ready);
+	if (c->half_closed && !c->in_watched) /* its hangup is an edge: the rest stays readable */
+		c->in_watched =
+			loop_add_eventfd(&c->vm->main_loop, &c->in_watch, c->in_fd, in_ready) == 0;
+	else
+		watch_set(c, &c->in_watch, &c->in_watched, in_wanted(c), c->in_fd, POLLIN,
+			  in_ready);
 	watch_set(c, &c->out_watch, &c->out_watched, c->out.len && c->out_fd >= 0, c->out_fd,
 		  POLLOUT, out_ready);
 	tty_sync(c);

@@ -40,6 +40,7 @@ struct chardev {
 	enum out_how out_how;
 	bool patient; /* a full buffer makes the guest wait */
 	bool stalled; /* the peer took nothing for STALL_MS: output is dropped until it is empty */
+	bool half_closed; /* the client types no more, and still reads */
 	bool reader_gone; /* for good: everything is lost */
 	uint64_t lost;
 

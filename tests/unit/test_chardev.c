@@ -279,6 +279,32 @@ static void test_unix(void **state)
 	assert_int_equal(stat(path, &st), -1);
 }
 
+/* `echo key | socat - UNIX:console.sock`: nothing more to type is no reason not to listen. */
+static void test_unix_half_closed(void **state)
+{
+	struct fixture *x = *state;
+	char path[64], spec[64], buf[16];
+	int a, b;
+
+	path_in(x, path, sizeof(path), "", "sock");
+	path_in(x, spec, sizeof(spec), "unix:", "sock");
+	start(x, spec, 1000);
+	a = client(path);
+	b = client(path);
+	assert_int_equal(write(a, "from a", 6), 6);
+	assert_int_equal(shutdown(a, SHUT_WR), 0);
+	expect_input(x, "from a");
+	(void)fake_vm_run(x->f, never, NULL, 20);
+	put(x, "to a", 4);
+	assert_int_equal(read(a, buf, sizeof(buf)), 4);
+	/* When it is gone altogether the next one has its turn. */
+	close(a);
+	assert_int_equal(write(b, "from b", 6), 6);
+	expect_input(x, "from b");
+	close(b);
+	stop(x);
+}
+
 static void test_unix_paths(void **state)
 {
 	struct fixture *x = *state;
@@ -686,6 +712,7 @@ int main(void)
 		T(test_file),
 		T(test_disk_full),
 		T(test_unix),
+		T(test_unix_half_closed),
 		T(test_unix_paths),
 		T(test_unix_slow_client),
 		T(test_flow_control),
