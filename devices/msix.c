@@ -234,7 +234,7 @@ void msix_config_written(struct msix *m, unsigned int off, unsigned int len)
 	update_all(m);
 }
 
-/* The eventfd counters of masked vectors travel as pending bits (facts.md, no. 4). */
+/* The eventfd counters of masked vectors travel as pending bits: nothing is lost over a move. */
 static int state_pre_save(void *obj)
 {
 	struct msix *m = obj;

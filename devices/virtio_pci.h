@@ -64,7 +64,7 @@ struct virtio_pci {
 #define VP_NOTE_CONFIG	    4u
 
 /*
- * What a guest's access to a register means (design, section 3). The policy is checked before any
+ * What a guest's access to a register means. The policy is checked before any
  * code runs for the access; what no row lists is denied: it reads all-ones and ignores writes.
  */
 enum reg_policy {

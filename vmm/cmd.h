@@ -7,7 +7,7 @@
 
 #include <termios.h>
 
-/* Exit statuses of design.md, section 1. */
+/* Exit statuses, as unvmm(1) has them. */
 enum {
 	EXIT_GUEST_FAILED = 1, /* reset with on_reboot = "exit", panic, --expect not seen */
 	EXIT_USAGE = 2,	       /* wrong usage, configuration or host error */

@@ -40,11 +40,12 @@ void kvm_close(struct kvm *k);
 
 /*
  * Memory slots. `flags`: KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY. size 0 deletes the slot.
- * Deleting makes KVM drop every shadow entry of the VM: batch it (design, section 5).
+ * Deleting makes KVM drop every shadow entry of the VM, so they are done in batches.
  */
 int kvm_set_slot(struct kvm *k, unsigned int slot, uint64_t gpa, uint64_t size, void *hva,
 		 uint32_t flags) must_check;
-/* Sets all RAM of g as slots 0..n-1. Before kvm_create_irqchip (testbed.md, section 2). */
+/* Sets all RAM of g as slots 0..n-1. Before kvm_create_irqchip(): slots after it cost 4 to 13 ms on
+ * some kernels. */
 int kvm_add_ram(struct kvm *k, const struct gmem *g, struct diag *d) must_check;
 
 /* In-kernel PICs, I/O APIC and local APICs, 24 GSIs; then the PIT if asked for. */

@@ -14,7 +14,7 @@ in_ns() {
 
 # server NS: what the agent net talks to; the file that comes back is back.bin.
 server() {
-	head -c 20M /dev/urandom >file.bin
+	head -c 6M /dev/urandom >file.bin
 	ip netns exec "$1" iperf3 -s >iperf3-server.txt 2>&1 &
 	ip netns exec "$1" socat -u FILE:file.bin TCP-LISTEN:5002,reuseaddr &
 	ip netns exec "$1" socat -u TCP-LISTEN:5003,reuseaddr CREATE:back.bin &
