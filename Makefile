@@ -34,6 +34,9 @@ else ifeq ($(SAN),thread)
 SANFLAGS := -fsanitize=thread
 endif
 
+# Where the tests get between KVM and those who call it (tests/lib/fake_kvm.c).
+WRAP	:= -Wl,--wrap=kvm_set_slot,--wrap=kvm_ioeventfd
+
 # One short line per command; V=1 shows the commands.
 Q	:= $(if $(V),,@)
 say	= $(if $(V),,@printf '  %-5s %s\n' $(1) $@)
@@ -50,7 +53,7 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ	:= $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
 
 .PHONY: all
-all: $(B)/unvmm guests
+all: $(B)/unvmm $(B)/unvf guests $(B)/vf-io
 
 .PHONY: help
 help:
@@ -64,6 +67,18 @@ $(B)/libunvmm.a: $(LIB_OBJ)
 	$(call say,AR)
 	$(Q)rm -f $@
 	$(Q)$(AR) rcs $@ $^
+
+# unvf is a second transport and queue runner for the devices: its archive goes before libunvmm.a,
+# whose virtio_pci.c and softq.c the linker then does not need.
+UNVF_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out devices/unvf/main.c,$(wildcard devices/unvf/*.c)))
+$(B)/libunvf.a: $(UNVF_OBJ)
+	$(call say,AR)
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(B)/unvf: $(B)/devices/unvf/main.o $(B)/libunvf.a $(B)/libunvmm.a
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
@@ -80,6 +95,14 @@ $(B)/gen/dsdt.h: devices/dsdt.asl include/unvmm/platform.h
 		{ cat $(B)/gen/iasl.log; false; }
 	$(Q)sed 's/^unsigned char dsdt_aml_code/static const &/' $(B)/gen/dsdt.hex > $@
 
+# The names of the system calls, for the sentence about a forbidden one: the kernel header's.
+$(B)/vmm/sandbox.o: $(B)/gen/syscalls.h
+$(B)/gen/syscalls.h:
+	@mkdir -p $(@D)
+	$(call say,GEN)
+	$(Q)echo '#include <asm/unistd_64.h>' | $(CC) -E -dM - | \
+		sed -n 's/^#define __NR_\([a-z0-9_]*\) \([0-9]*\)$$/[\2] = "\1",/p' > $@
+
 # The registry decides which classes exist.
 $(B)/devices/registry.o: devices/registry.def
 
@@ -89,21 +112,40 @@ $(B)/devices/registry.o: devices/registry.def
 $(B)/tests/%: tests/unit/%.c $(TESTLIB_OBJ) $(B)/libunvmm.a
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) \
-		$(B)/libunvmm.a -lcmocka $(LIBS)
-$(B)/tests/lib/%.o: CPPFLAGS += -Itests/lib -Ivmm -Idevices
+	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices -Imigrate $(ALL_CFLAGS) $(LDFLAGS) $(WRAP) -o $@ $< \
+		$(TESTLIB_OBJ) $(B)/libunvmm.a -lcmocka $(LIBS)
+# unvf's tests link its archive first, and of the shared test code only what stands in for nothing.
+UNVF_TESTLIB := $(B)/tests/lib/vq_driver.o $(B)/tests/lib/unvf_client.o $(B)/tests/lib/state_check.o
+$(B)/tests/test_unvf%: tests/unit/test_unvf%.c $(UNVF_TESTLIB) $(B)/libunvf.a $(B)/libunvmm.a
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Idevices/unvf $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
+		$(UNVF_TESTLIB) $(B)/libunvf.a $(B)/libunvmm.a -lcmocka $(LIBS)
+$(B)/tests/lib/%.o: CPPFLAGS += -Itests/lib -Ivmm -Idevices -Imigrate
 .SECONDARY: $(LIB_OBJ) $(TESTLIB_OBJ)
 
 .PHONY: unit
 unit: $(UNIT)
 
+# What the testbed runs on assigned functions without a guest.
+$(B)/vf-io: tests/testbed/vf-io.c $(B)/libunvmm.a
+	$(call say,LD)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 # A fuzz target with a main that replays files, or on libFuzzer.
 $(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(TESTLIB_OBJ) $(B)/libunvmm.a
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
+	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices -Imigrate $(ALL_CFLAGS) $(LDFLAGS) $(WRAP) -o $@ $< \
 		$(if $(FUZZER),-fsanitize=fuzzer,tests/fuzz/replay.c) $(TESTLIB_OBJ) \
 		$(B)/libunvmm.a -lcmocka $(LIBS)
+
+$(B)/fuzz/fuzz_unvf: tests/fuzz/fuzz_unvf.c tests/fuzz/replay.c $(B)/libunvf.a $(B)/libunvmm.a
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(CPPFLAGS) -Idevices/unvf $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< \
+		$(if $(FUZZER),-fsanitize=fuzzer,tests/fuzz/replay.c) \
+		$(B)/libunvf.a $(B)/libunvmm.a $(LIBS)
 
 .PHONY: fuzz-targets
 fuzz-targets: $(FUZZ)
@@ -141,12 +183,13 @@ deps:
 ## make install       to $(DESTDIR)$(PREFIX)
 
 .PHONY: install
-install: $(B)/unvmm
+install: $(B)/unvmm $(B)/unvf
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/man/man5 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 -s $(B)/unvmm $(DESTDIR)$(PREFIX)/bin/unvmm
-	install -m 644 vmm/unvmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 755 -s $(B)/unvf $(DESTDIR)$(PREFIX)/bin/unvf
+	install -m 644 vmm/unvmm.1 devices/unvf/unvf.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 vmm/unvmm.cfg.5 $(DESTDIR)$(PREFIX)/share/man/man5/
 	install -m 644 vmm/unvmm.bash-completion \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/unvmm

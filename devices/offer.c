@@ -11,6 +11,7 @@
 
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_console.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
@@ -32,6 +33,10 @@
 #define NET(f, w)                                      \
 	{                                              \
 		VIRTIO_ID_NET, VIRTIO_NET_F_##f, w, #f \
+	}
+#define CONSOLE(f, w)                                          \
+	{                                                      \
+		VIRTIO_ID_CONSOLE, VIRTIO_CONSOLE_F_##f, w, #f \
 	}
 
 /* clang-format off */
@@ -69,6 +74,10 @@ const struct offer_feature offer_table[] = {
 	NET(CTRL_GUEST_OFFLOADS, OFFER_CONFIGURED),
 	NET(MTU,                 OFFER_CONFIGURED),
 	NET(MQ,                  OFFER_CONFIGURED),
+
+	CONSOLE(EMERG_WRITE,     OFFER_ALWAYS),
+	CONSOLE(SIZE,            OFFER_CONFIGURED), /* a console has it, a port with a name not */
+	CONSOLE(MULTIPORT,       OFFER_CONFIGURED), /* ... and the other way round */
 };
 /* clang-format on */
 const unsigned int offer_nfeatures = ARRAY_SIZE(offer_table);
@@ -79,6 +88,7 @@ static const struct {
 	{ VIRTIO_ID_BLOCK, OFFER_QUEUE_SIZE },
 	{ VIRTIO_ID_NET, OFFER_QUEUE_SIZE },
 	{ VIRTIO_ID_RNG, OFFER_RNG_QUEUE_SIZE },
+	{ VIRTIO_ID_CONSOLE, OFFER_CONSOLE_QUEUE_SIZE },
 };
 
 static bool concerns(const struct offer_feature *f, uint16_t device_id)

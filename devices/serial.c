@@ -4,8 +4,10 @@
  * Semiconductor PC16550D data sheet; section numbers in comments are its.
  *
  * The line is infinitely fast: a byte written to THR has left before the guest can look, so the
- * transmitter always reads as empty, and received bytes that stay below the trigger level time out
- * at once. Thread: control lock held (vcpus trap, the main loop delivers input).
+ * transmitter reads as empty, and received bytes that stay below the trigger level time out at
+ * once. Only when the console's other end has to be waited for is the transmitter full; there is
+ * room then for more than a FIFO behind it, so it needs none of its own. Thread: control lock held
+ * (vcpus trap, the main loop delivers input).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -29,7 +31,7 @@
 
 /*
  * So many reads of LSR with no other access between them mean that the guest waits for input by
- * polling: nobody waits for a transmitter that is always empty.
+ * polling, if the transmitter is empty and so not what it waits for.
  */
 #define POLLING_READS 16
 
@@ -38,6 +40,7 @@ struct serial {
 	uint8_t ier, fcr, lcr, mcr, msr, scr, dll, dlm;
 	bool overrun;	   /* LSR bit 1, until LSR is read */
 	bool thre_pending; /* the transmitter ran empty and the guest was not told yet */
+	bool tx_full;	   /* until the console's other end has room again */
 	uint8_t rx[SERIAL_FIFO];
 	uint8_t rx_head, rx_count;
 	uint8_t lsr_reads; /* in a row; see POLLING_READS */
@@ -137,11 +140,22 @@ static void serial_receive(void *dev, const uint8_t *buf, size_t len)
 	serial_update_irq(s);
 }
 
+static void serial_writable(void *dev)
+{
+	struct serial *s = dev;
+
+	if (!s->tx_full)
+		return;
+	s->tx_full = false;
+	s->thre_pending = true;
+	serial_update_irq(s);
+}
+
 static uint8_t serial_read_lsr(struct serial *s)
 {
-	uint8_t v = UART_LSR_THRE | UART_LSR_TEMT;
+	uint8_t v = s->tx_full ? 0 : UART_LSR_THRE | UART_LSR_TEMT;
 
-	if (s->lsr_reads < POLLING_READS && ++s->lsr_reads == POLLING_READS)
+	if (v && s->lsr_reads < POLLING_READS && ++s->lsr_reads == POLLING_READS)
 		chardev_poll_input(s->vm->console);
 	if (s->rx_count)
 		v |= UART_LSR_DR;
@@ -217,11 +231,13 @@ static uint64_t serial_read(void *dev, uint64_t offset, unsigned int len)
 
 static void serial_write_thr(struct serial *s, uint8_t byte)
 {
-	if (s->mcr & UART_MCR_LOOP)
+	if (s->mcr & UART_MCR_LOOP) {
 		serial_rx_push(s, byte);
-	else
+	} else {
 		chardev_write(s->vm->console, &byte, 1);
-	s->thre_pending = true;
+		s->tx_full = !chardev_room(s->vm->console);
+	}
+	s->thre_pending = !s->tx_full;
 }
 
 static void serial_write_ier(struct serial *s, uint8_t v)
@@ -232,7 +248,7 @@ static void serial_write_ier(struct serial *s, uint8_t v)
 	/* Enabling the interrupt while THR is empty raises it at once, each time: drivers use it.
 	 */
 	if (on & UART_IER_THRI)
-		s->thre_pending = true;
+		s->thre_pending = !s->tx_full;
 	if (on & UART_IER_RDI)
 		chardev_poll_input(s->vm->console);
 }
@@ -332,6 +348,7 @@ static const struct state_field serial_fields[] = {
 	STATE_SCALAR(STATE_U8, struct serial, dlm),
 	STATE_SCALAR(STATE_BOOL, struct serial, overrun),
 	STATE_SCALAR(STATE_BOOL, struct serial, thre_pending),
+	STATE_SCALAR(STATE_BOOL, struct serial, tx_full),
 	STATE_RAW(struct serial, rx),
 	STATE_SCALAR(STATE_U8, struct serial, rx_head),
 	STATE_SCALAR(STATE_U8, struct serial, rx_count),
@@ -363,6 +380,8 @@ static int serial_post_load(void *obj, struct diag *d)
 
 	(void)d;
 	chardev_poll_input(s->vm->console);
+	if (s->tx_full)
+		chardev_await_room(s->vm->console);
 	return 0;
 }
 
@@ -405,7 +424,9 @@ static int serial_reset(struct device *dev, struct diag *d)
 static int serial_create(struct vm *vm, struct device *dev, const void *conf, struct diag *d)
 {
 	struct serial_dev *sd = calloc(1, sizeof(*sd));
-	struct chardev_user user = { .room = serial_room, .receive = serial_receive };
+	struct chardev_user user = { .room = serial_room,
+				     .receive = serial_receive,
+				     .writable = serial_writable };
 	int ret;
 
 	(void)conf;
@@ -427,6 +448,20 @@ static int serial_create(struct vm *vm, struct device *dev, const void *conf, st
 	return 0;
 }
 
+static void serial_info(const struct device *dev, struct report *r)
+{
+	const struct serial_dev *sd = dev->priv;
+
+	chardev_info(sd->s.vm->console, r);
+}
+
+static void serial_stats(const struct device *dev, struct report *r)
+{
+	const struct serial_dev *sd = dev->priv;
+
+	chardev_stats(sd->s.vm->console, r);
+}
+
 static void serial_destroy(struct device *dev)
 {
 	struct serial_dev *sd = dev->priv;
@@ -442,5 +477,7 @@ const struct device_class serial_class = {
 	.id = "serial",
 	.create = serial_create,
 	.reset = serial_reset,
+	.info = serial_info,
+	.stats = serial_stats,
 	.destroy = serial_destroy,
 };

@@ -14,6 +14,7 @@
 #include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <unvmm/device.h>
 #include <unvmm/offer.h>
@@ -555,6 +556,20 @@ static void blk_resume(struct device *dev)
 	virtio_pci_resume(&blk->vdev);
 }
 
+static int blk_sync(struct device *dev)
+{
+	struct virtio_blk *blk = dev->priv;
+
+	return blk->backend.readonly || fdatasync(blk->backend.fd) == 0 ? 0 : -errno;
+}
+
+static void blk_moved(struct device *dev)
+{
+	struct virtio_blk *blk = dev->priv;
+
+	virtio_pci_moved(&blk->vdev);
+}
+
 static void blk_destroy(struct device *dev)
 {
 	struct virtio_blk *blk = dev->priv;
@@ -632,6 +647,8 @@ const struct device_class virtio_blk_class = {
 	.reset = blk_reset,
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
+	.sync = blk_sync,
+	.moved = blk_moved,
 	.info = virtio_pci_info,
 	.stats = virtio_pci_stats,
 	.destroy = blk_destroy,

@@ -10,7 +10,7 @@
  * backend is watched; where the guest has given no buffers, the backend is not watched and the
  * doorbell is on. So neither side wakes us for what we cannot use.
  */
-#include "virtio_net.h"
+#include "net_command.h"
 
 #include <errno.h>
 #include <string.h>
@@ -426,32 +426,10 @@ void net_drain(struct softq *sq)
 		rx_rest(net, i);
 }
 
-/* 5.1.3.1: each needs one of the others. */
 static bool net_accept_features(const struct vdev *v, uint64_t features)
 {
-#define BIT(f) VIRTIO_BIT(VIRTIO_NET_F_##f)
-	static const struct {
-		uint64_t feature, needs;
-	} rules[] = {
-		{ BIT(GUEST_TSO4), BIT(GUEST_CSUM) },
-		{ BIT(GUEST_TSO6), BIT(GUEST_CSUM) },
-		{ BIT(GUEST_ECN), BIT(GUEST_TSO4) | BIT(GUEST_TSO6) },
-		{ BIT(HOST_TSO4), BIT(CSUM) },
-		{ BIT(HOST_TSO6), BIT(CSUM) },
-		{ BIT(HOST_ECN), BIT(HOST_TSO4) | BIT(HOST_TSO6) },
-		{ BIT(CTRL_RX), BIT(CTRL_VQ) },
-		{ BIT(CTRL_VLAN), BIT(CTRL_VQ) },
-		{ BIT(GUEST_ANNOUNCE), BIT(CTRL_VQ) },
-		{ BIT(MQ), BIT(CTRL_VQ) },
-		{ BIT(CTRL_MAC_ADDR), BIT(CTRL_VQ) },
-	};
-#undef BIT
-
 	(void)v;
-	for (unsigned int i = 0; i < ARRAY_SIZE(rules); i++)
-		if (features & rules[i].feature && !(features & rules[i].needs))
-			return false;
-	return true;
+	return net_features_acceptable(features);
 }
 
 static void net_vdev_reset(struct vdev *v)

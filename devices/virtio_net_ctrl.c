@@ -4,160 +4,38 @@
  * driver wants to receive and on how many queues; the receive filter that follows from it; its
  * state. Runs on the loop's thread; reset and state with the card stopped.
  *
- *   net_ctrl_handle -> run -> a cmd_*() -> ack byte
+ *   net_ctrl_handle -> run -> net_command -> ack byte
  */
-#include "virtio_net.h"
+#include "net_command.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* --- commands: each reads its data from the chain and returns the ack ------------------------- */
-
-static int read_flag(struct vq_bytes *data, bool *flag)
+/* What a command asks of the host happens before it counts; if the host cannot, it does not. */
+static bool carry_out(struct virtio_net *net, const struct net_ctrl *next, uint8_t class)
 {
-	uint8_t v;
-
-	if (data->len != 1 || !vq_read(data, &v, 1) || v > 1)
-		return VIRTIO_NET_ERR;
-	*flag = v;
-	return VIRTIO_NET_OK;
+	if (class == VIRTIO_NET_CTRL_MQ)
+		return !net_set_pairs(net, next->pairs);
+	if (class == VIRTIO_NET_CTRL_GUEST_OFFLOADS)
+		return !net->backend->ops->set_offload(net->backend, next->offloads);
+	return true;
 }
 
-static int cmd_rx(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
+static uint8_t run(struct virtio_net *net, struct vq_bytes *out)
 {
-	if (!vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_RX))
-		return VIRTIO_NET_ERR;
-	if (cmd == VIRTIO_NET_CTRL_RX_PROMISC)
-		return read_flag(data, &net->ctrl.promisc);
-	if (cmd == VIRTIO_NET_CTRL_RX_ALLMULTI)
-		return read_flag(data, &net->ctrl.allmulti);
-	return VIRTIO_NET_ERR; /* the others are CTRL_RX_EXTRA */
-}
+	const struct net_limits limits = { .negotiated = net->vdev.negotiated,
+					   .offloads = NET_GUEST_OFFLOADS,
+					   .npairs = net->npairs };
+	struct net_ctrl next = net->ctrl;
+	uint8_t class;
 
-/* One of the two tables of MAC_TABLE_SET: a count, then as many addresses. */
-static bool read_macs(struct vq_bytes *data, struct net_macs *t)
-{
-	uint32_t entries;
-	uint64_t len;
-
-	memset(t, 0, sizeof(*t));
-	if (!vq_read(data, &entries, sizeof(entries)))
-		return false;
-	len = (uint64_t)entries * ETH_ALEN;
-	if (len > data->len)
-		return false;
-#ifndef FUZZ_PLANT /* a bug for the fuzzer to find: any number of addresses is stored */
-	if (entries > NET_MACS_MAX) {
-		t->overflow = true;
-		vq_skip(data, len);
-		return true;
-	}
-#endif
-	t->n = (uint16_t)entries;
-	return vq_read(data, t->mac, len);
-}
-
-static int cmd_mac(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
-{
-	struct net_macs uni, multi;
-	uint8_t mac[ETH_ALEN];
-
-	if (cmd == VIRTIO_NET_CTRL_MAC_TABLE_SET && vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_RX)) {
-		if (!read_macs(data, &uni) || !read_macs(data, &multi) || data->len)
-			return VIRTIO_NET_ERR;
-		net->ctrl.uni = uni;
-		net->ctrl.multi = multi;
-		return VIRTIO_NET_OK;
-	}
-	if (cmd == VIRTIO_NET_CTRL_MAC_ADDR_SET &&
-	    vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_MAC_ADDR)) {
-		if (data->len != sizeof(mac) || !vq_read(data, mac, sizeof(mac)))
-			return VIRTIO_NET_ERR;
-		pthread_mutex_lock(&net->lock);
-		memcpy(net->ctrl.mac, mac, sizeof(mac));
-		pthread_mutex_unlock(&net->lock);
-		return VIRTIO_NET_OK;
-	}
-	return VIRTIO_NET_ERR;
-}
-
-static int cmd_vlan(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
-{
-	uint8_t *byte, bit;
-	uint16_t vid;
-
-	if (!vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_VLAN) || data->len != sizeof(vid) ||
-	    !vq_read(data, &vid, sizeof(vid)) || vid >= NET_VLANS)
-		return VIRTIO_NET_ERR;
-	byte = &net->ctrl.vlans[vid / 8];
-	bit = (uint8_t)(1u << vid % 8);
-	if (cmd == VIRTIO_NET_CTRL_VLAN_ADD)
-		*byte |= bit;
-	else if (cmd == VIRTIO_NET_CTRL_VLAN_DEL)
-		*byte &= (uint8_t)~bit;
-	else
-		return VIRTIO_NET_ERR;
-	return VIRTIO_NET_OK;
-}
-
-static int cmd_announce(struct virtio_net *net, uint8_t cmd)
-{
-	if (cmd != VIRTIO_NET_CTRL_ANNOUNCE_ACK ||
-	    !vdev_has(&net->vdev, VIRTIO_NET_F_GUEST_ANNOUNCE))
+	if (net_command(&next, &limits, out, &class) != VIRTIO_NET_OK ||
+	    !carry_out(net, &next, class))
 		return VIRTIO_NET_ERR;
 	pthread_mutex_lock(&net->lock);
-	net->ctrl.announce = false;
+	net_ctrl_commit(&net->ctrl, &next, class);
 	pthread_mutex_unlock(&net->lock);
 	return VIRTIO_NET_OK;
-}
-
-static int cmd_mq(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
-{
-	uint16_t pairs;
-
-	if (cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || !vdev_has(&net->vdev, VIRTIO_NET_F_MQ) ||
-	    data->len != sizeof(pairs) || !vq_read(data, &pairs, sizeof(pairs)) ||
-	    pairs < VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN || pairs > net->npairs)
-		return VIRTIO_NET_ERR;
-	return net_set_pairs(net, pairs) ? VIRTIO_NET_ERR : VIRTIO_NET_OK;
-}
-
-static int cmd_offloads(struct virtio_net *net, uint8_t cmd, struct vq_bytes *data)
-{
-	uint64_t offloads, allowed = net->vdev.negotiated & NET_GUEST_OFFLOADS;
-
-	if (cmd != VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET ||
-	    !vdev_has(&net->vdev, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) ||
-	    data->len != sizeof(offloads) || !vq_read(data, &offloads, sizeof(offloads)) ||
-	    offloads & ~allowed || net->backend->ops->set_offload(net->backend, offloads))
-		return VIRTIO_NET_ERR;
-	net->ctrl.offloads = offloads;
-	net->ctrl.offloads_changed = true;
-	return VIRTIO_NET_OK;
-}
-
-static int run(struct virtio_net *net, struct vq_bytes *out)
-{
-	struct virtio_net_ctrl_hdr hdr;
-
-	if (!vq_read(out, &hdr, sizeof(hdr)))
-		return VIRTIO_NET_ERR;
-	switch (hdr.class) {
-	case VIRTIO_NET_CTRL_RX:
-		return cmd_rx(net, hdr.cmd, out);
-	case VIRTIO_NET_CTRL_MAC:
-		return cmd_mac(net, hdr.cmd, out);
-	case VIRTIO_NET_CTRL_VLAN:
-		return cmd_vlan(net, hdr.cmd, out);
-	case VIRTIO_NET_CTRL_ANNOUNCE:
-		return cmd_announce(net, hdr.cmd);
-	case VIRTIO_NET_CTRL_MQ:
-		return cmd_mq(net, hdr.cmd, out);
-	case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
-		return cmd_offloads(net, hdr.cmd, out);
-	default:
-		return VIRTIO_NET_ERR;
-	}
 }
 
 int net_ctrl_queue(const struct virtio_net *net)
@@ -188,7 +66,7 @@ void net_ctrl_handle(struct virtio_net *net, unsigned int q)
 			break;
 		}
 		softq_begin(&net->sq);
-		ack = (virtio_net_ctrl_ack)run(net, &out);
+		ack = run(net, &out);
 		softq_complete(&net->sq, q, c.head,
 			       vq_write(vq, &in, &ack, sizeof(ack)) ? sizeof(ack) : 0);
 	}
@@ -243,14 +121,10 @@ bool net_ctrl_wants(const struct virtio_net *net, const uint8_t *start, size_t l
 	return !memcmp(start, c->mac, ETH_ALEN) || in_table(&c->uni, start);
 }
 
-/* Promiscuous: a driver that does not know of the filter (CTRL_RX) must hear everything. */
 void net_ctrl_reset(struct virtio_net *net)
 {
 	pthread_mutex_lock(&net->lock);
-	memset(&net->ctrl, 0, sizeof(net->ctrl));
-	memcpy(net->ctrl.mac, net->mac, sizeof(net->ctrl.mac));
-	net->ctrl.promisc = true;
-	net->ctrl.pairs = 1;
+	net_ctrl_blank(&net->ctrl, net->mac);
 	pthread_mutex_unlock(&net->lock);
 }
 

@@ -176,6 +176,8 @@ static int net_create(struct vm *vm, struct device *dev, const void *opaque, str
 	if (err)
 		goto out_free;
 	net->sq.drain = net_drain;
+	for (unsigned int pair = 0; pair < net->npairs; pair++)
+		net->sq.queues[2 * pair + 1].look_max = SOFTQ_LOOK_NS;
 	err = virtio_pci_create(&net->vdev, d);
 	if (err)
 		goto out_softq;
@@ -215,6 +217,14 @@ static void net_resume(struct device *dev)
 	struct virtio_net *net = dev->priv;
 
 	virtio_pci_resume(&net->vdev);
+}
+
+static void net_moved(struct device *dev)
+{
+	struct virtio_net *net = dev->priv;
+
+	virtio_pci_moved(&net->vdev);
+	virtio_net_announce(dev);
 }
 
 static void net_info(const struct device *dev, struct report *r)
@@ -383,6 +393,7 @@ const struct device_class virtio_net_class = {
 	.reset = net_reset,
 	.quiesce = net_quiesce,
 	.resume = net_resume,
+	.moved = net_moved,
 	.info = net_info,
 	.stats = net_stats,
 	.destroy = net_destroy,

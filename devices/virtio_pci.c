@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio_pci.c - the one virtio-PCI function that guests see (virtio 1.2, section 4.1), whatever
- * serves its rings: BAR layout, capabilities, doorbells, and when the vdev runs. The registers are
- * in virtio_regs.c, saved state in virtio_pci_state.c. Control lock held, the note functions aside.
+ * serves its rings: BAR layout, capabilities, and when the vdev runs. The registers are in
+ * virtio_regs.c, doorbells in virtio_doorbell.c, saved state in virtio_pci_state.c. Control lock
+ * held, the note functions aside.
  */
 #include <unvmm/log.h>
 
@@ -19,73 +20,6 @@
 #define VIRTIO_DEVICE_BASE 0x1040 /* plus the device type (4.1.2) */
 #define VIRTIO_SUBSYSTEM   0x1100
 #define STOP_TIMEOUT_S	   10
-
-static int find_ioeventfd_address(struct virtio_pci *t, unsigned int q, uint64_t *addr)
-{
-	const struct pci_bar *bar = &t->pci.bars[VP_BAR];
-
-	if (!bar->mapped)
-		return -ENXIO;
-	*addr = bar->base + VP_DOORBELLS + (uint64_t)q * VP_DOORBELL_PAGE +
-		t->v->queues[q].doorbell_offset;
-	return 0;
-}
-
-/* --- doorbells ------------------------------------------------------------------------------ */
-
-static void doorbell_unwire(struct virtio_pci *t, unsigned int q)
-{
-	uint64_t addr;
-
-	if (t->doorbell_fds[q] < 0)
-		return;
-	/* Fails only if it is not there, and then there is nothing to do. */
-	if (!find_ioeventfd_address(t, q, &addr) &&
-	    kvm_ioeventfd(&t->v->vm->kvm, t->doorbell_fds[q], addr, 0, false, false))
-		log_debug("%s: the doorbell of queue %u was not registered", t->v->id, q);
-	t->doorbell_fds[q] = -1;
-}
-
-static void doorbell_wire(struct virtio_pci *t, unsigned int q)
-{
-	struct vdev_doorbell db = { .kind = DOORBELL_TRAP, .fd = -1 };
-	uint64_t addr;
-
-	if (!t->v->queues[q].enabled || t->doorbell_fds[q] >= 0 || !t->v->ops->doorbell ||
-	    find_ioeventfd_address(t, q, &addr))
-		return;
-	t->v->ops->doorbell(t->v, q, &db);
-	if (db.kind != DOORBELL_EVENTFD)
-		return;
-	/* Refused: the doorbell traps, which is slower and as good. */
-	if (kvm_ioeventfd(&t->v->vm->kvm, db.fd, addr, 0, false, true))
-		log_debug("%s: KVM refuses an ioeventfd for queue %u", t->v->id, q);
-	else
-		t->doorbell_fds[q] = db.fd;
-}
-
-static void doorbells_wire(struct virtio_pci *t)
-{
-	for (unsigned int q = 0; q < t->v->nqueues; q++)
-		doorbell_wire(t, q);
-}
-
-static void doorbells_unwire(struct virtio_pci *t)
-{
-	for (unsigned int q = 0; q < t->v->nqueues; q++)
-		doorbell_unwire(t, q);
-}
-
-static void doorbell_trapped(struct virtio_pci *t, uint64_t off)
-{
-	unsigned int q = (unsigned int)(off / VP_DOORBELL_PAGE);
-
-	if (t->run == VP_RUNNING && q < t->v->nqueues && t->v->queues[q].enabled &&
-	    off % VP_DOORBELL_PAGE == t->v->queues[q].doorbell_offset && t->v->ops->kick) {
-		vdev_count(&t->v->counters[q].traps);
-		t->v->ops->kick(t->v, q);
-	}
-}
 
 /* --- when the vdev runs ---------------------------------------------------------------------- */
 
@@ -198,12 +132,12 @@ void vp_update_run(struct virtio_pci *t)
 
 	if (t->run == VP_STOPPED && want) {
 		t->run = VP_RUNNING;
-		doorbells_wire(t);
+		vp_doorbells_wire(t);
 		if (t->v->ops->start(t->v))
 			vdev_needs_reset(t->v, "its queues cannot be used as they are programmed");
 	} else if (t->run == VP_RUNNING && !want) {
 		t->run = VP_STOPPING;
-		doorbells_unwire(t);
+		vp_doorbells_unwire(t);
 		t->v->ops->stop(t->v);
 	}
 }
@@ -256,7 +190,7 @@ static void vp_bar_write(void *dev, uint64_t off, unsigned int len, uint64_t val
 	struct virtio_pci *t = dev;
 
 	if (off >= VP_DOORBELLS) {
-		doorbell_trapped(t, off - VP_DOORBELLS);
+		vp_doorbell_trapped(t, off - VP_DOORBELLS);
 		return;
 	}
 	vp_settle(t);
@@ -282,9 +216,9 @@ static void vp_bar_changed(struct pci_dev *p, unsigned int bar, bool mapped)
 	if (bar != VP_BAR || t->run != VP_RUNNING)
 		return;
 	if (mapped)
-		doorbells_wire(t);
+		vp_doorbells_wire(t);
 	else
-		doorbells_unwire(t);
+		vp_doorbells_unwire(t);
 }
 
 /*
@@ -421,12 +355,13 @@ static struct virtio_pci *transport_alloc(struct vdev *v)
 	t->config_fd = -1;
 	t->settle.fn = settle_work;
 	for (unsigned int q = 0; q < VDEV_QUEUES_MAX; q++)
-		t->irq_fds[q] = t->doorbell_fds[q] = v->queues[q].irq_fd = -1;
+		t->irq_fds[q] = v->queues[q].irq_fd = -1;
 	pthread_mutex_init(&t->stop_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&t->stop_cond, &attr);
 	pthread_condattr_destroy(&attr);
+	vp_doorbells_init(t);
 	t->pci.vm = v->vm;
 	t->pci.id = v->id;
 	t->pci.bar_changed = vp_bar_changed;
@@ -451,6 +386,13 @@ int virtio_pci_create(struct vdev *v, struct diag *d)
 	if (!v->nqueues || v->nqueues > VDEV_QUEUES_MAX)
 		return diag_set(d, -EINVAL, "%s: %u queues; 1 to %u are possible", v->id,
 				v->nqueues, VDEV_QUEUES_MAX);
+	for (unsigned int q = 0; q < v->nqueues; q++)
+		if (!vp_doorbell_offset_valid(v->queues[q].doorbell_offset))
+			return diag_set(d, -EINVAL,
+					"%s: the doorbell of queue %u is at in-page offset %u; it "
+					"must be a multiple of %u below %u",
+					v->id, q, v->queues[q].doorbell_offset, VP_NOTIFY_MULT,
+					VP_DOORBELL_PAGE);
 	t = transport_alloc(v);
 	if (!t)
 		return diag_set(d, -ENOMEM, "%s: out of memory", v->id);
@@ -466,6 +408,7 @@ int virtio_pci_create(struct vdev *v, struct diag *d)
 		err = pci_plug(v->vm, &t->pci, d);
 	}
 	if (err) {
+		vp_doorbells_fini(t);
 		transport_free(t);
 		return diag_errno(d, err, "%s: cannot make its PCI function", v->id);
 	}
@@ -478,7 +421,7 @@ void virtio_pci_destroy(struct vdev *v)
 
 	loop_uncall(&v->vm->main_loop, &t->settle);
 	vm_lock(v->vm);
-	doorbells_unwire(t);
+	vp_doorbells_fini(t);
 	msix_fini(&t->msix);
 	pci_unplug(&t->pci);
 	vm_unlock(v->vm);
@@ -550,6 +493,13 @@ void virtio_pci_resume(struct vdev *v)
 	vm_unlock(v->vm);
 }
 
+void virtio_pci_moved(struct vdev *v)
+{
+	for (unsigned int q = 0; q < v->nqueues; q++)
+		if (v->status & VIRTIO_CONFIG_S_DRIVER_OK && v->queues[q].enabled)
+			vdev_interrupt(v, q);
+}
+
 /* --- notes from the vdev: any thread --------------------------------------------------------- */
 
 static void signal_fd(int fd)
@@ -567,6 +517,11 @@ void vdev_interrupt(struct vdev *v, unsigned int q)
 
 	if (fd >= 0)
 		signal_fd(fd);
+}
+
+int vdev_irq_fd(const struct vdev *v, unsigned int q)
+{
+	return v->transport->irq_fds[q];
 }
 
 void vdev_needs_reset(struct vdev *v, const char *why)

@@ -26,6 +26,31 @@ enum vp_run {
 	VP_STOPPING, /* ops->stop was called, vdev_stopped() has not been */
 };
 
+/*
+ * queue_notify_off counts multipliers in 16 bits (4.1.4.3): page 63 and the last offset in it make
+ * 65535, so every queue has a page and every offset that is allowed can be told.
+ */
+_Static_assert(((VDEV_QUEUES_MAX - 1) * VP_DOORBELL_PAGE + VP_DOORBELL_PAGE - VP_NOTIFY_MULT) /
+			       VP_NOTIFY_MULT ==
+		       UINT16_MAX,
+	       "queue_notify_off is 16 bits wide");
+_Static_assert(VP_DOORBELLS + VDEV_QUEUES_MAX * VP_DOORBELL_PAGE <= VP_BAR_SIZE,
+	       "the doorbells lie in the BAR");
+
+static inline bool vp_doorbell_offset_valid(uint16_t offset)
+{
+	return offset % VP_NOTIFY_MULT == 0 && offset < VP_DOORBELL_PAGE;
+}
+
+/* How a queue's doorbell is wired in KVM (virtio_doorbell.c). */
+struct vp_wire {
+	uint64_t at;	 /* guest address of the doorbell while one of the two is there */
+	int fd;		 /* eventfd; not heard while a page lies over it; -1: none */
+	int slot;	 /* of the page; -1: none */
+	void *page;	 /* of the vdev; NULL: none */
+	const char *why; /* it is not mapped; NULL: no reason known */
+};
+
 struct virtio_pci {
 	struct vdev *v;
 	struct pci_dev pci;
@@ -49,7 +74,10 @@ struct virtio_pci {
 	unsigned int config_source;
 	int irq_fds[VDEV_QUEUES_MAX]; /* eventfds of the queues' interrupts; -1 beyond nqueues */
 	unsigned int irq_sources[VDEV_QUEUES_MAX];
-	int doorbell_fds[VDEV_QUEUES_MAX]; /* what is wired as ioeventfd; -1: trapped */
+	struct vp_wire wires[VDEV_QUEUES_MAX];
+	unsigned int doorbell_faults; /* how often mapped pages had no memory behind them */
+	struct log_limit doorbell_limit;
+	struct vm_mapper mapper; /* of the pages in wires */
 
 	/* Notes from other threads: VP_NOTE_ bits, found by vp_settle(). */
 	uint32_t notes;
@@ -95,5 +123,12 @@ void vp_update_run(struct virtio_pci *t); /* starts or stops the vdev as the jou
 void vp_begin_reset(struct virtio_pci *t);
 void vp_connect_queue(struct virtio_pci *t, unsigned int q); /* vector of v->queues[q] */
 void vp_connect_config(struct virtio_pci *t);		     /* t->config_vector */
+
+/* virtio_doorbell.c */
+void vp_doorbells_init(struct virtio_pci *t);
+void vp_doorbells_fini(struct virtio_pci *t);
+void vp_doorbells_wire(struct virtio_pci *t); /* as the vdev wants them, if it runs */
+void vp_doorbells_unwire(struct virtio_pci *t);
+void vp_doorbell_trapped(struct virtio_pci *t, uint64_t off); /* off: in the doorbell window */
 
 #endif

@@ -112,8 +112,7 @@ static int journal_validate(const void *scratch, const void *live, struct diag *
 		if (!vector_valid(l->transport, q->vector))
 			return diag_set(d, -EINVAL, "queue %u uses vector %u of %u", i, q->vector,
 					l->transport->msix.nvectors);
-		if (q->doorbell_offset % VP_NOTIFY_MULT ||
-		    q->doorbell_offset > VP_DOORBELL_PAGE - VP_NOTIFY_MULT)
+		if (!vp_doorbell_offset_valid(q->doorbell_offset))
 			return diag_set(d, -EINVAL,
 					"queue %u has its doorbell at in-page offset %u", i,
 					q->doorbell_offset);

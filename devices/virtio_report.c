@@ -12,7 +12,7 @@ static const char *doorbell_way(const struct virtio_pci *t, unsigned int q)
 {
 	if (t->run != VP_RUNNING || !t->v->queues[q].enabled)
 		return "off";
-	return t->doorbell_fds[q] >= 0 ? "ioeventfd" : "trapped";
+	return t->wires[q].page ? "mapped" : t->wires[q].fd >= 0 ? "ioeventfd" : "trapped";
 }
 
 static const char *run_name(const struct virtio_pci *t)
@@ -45,6 +45,8 @@ void virtio_pci_info(const struct device *dev, struct report *r)
 		if (queue->vector != VIRTIO_MSI_NO_VECTOR)
 			report_number(r, "vector", queue->vector);
 		report_text(r, "doorbell", "%s", doorbell_way(t, q));
+		if (t->wires[q].why)
+			report_text(r, "doorbell-why", "%s", t->wires[q].why);
 		report_close(r);
 	}
 	report_close(r);

@@ -122,6 +122,11 @@ static void rng_resume(struct device *dev)
 	virtio_pci_resume(dev->priv);
 }
 
+static void rng_moved(struct device *dev)
+{
+	virtio_pci_moved(dev->priv);
+}
+
 static void rng_destroy(struct device *dev)
 {
 	struct rng *r = dev->priv;
@@ -198,6 +203,7 @@ const struct device_class virtio_rng_class = {
 	.reset = rng_reset,
 	.quiesce = rng_quiesce,
 	.resume = rng_resume,
+	.moved = rng_moved,
 	.info = virtio_pci_info,
 	.stats = virtio_pci_stats,
 	.destroy = rng_destroy,

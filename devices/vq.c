@@ -36,11 +36,21 @@ static uint16_t *avail_event(const struct vq *q)
 	return (uint16_t *)&q->used_ring->ring[q->layout.size];
 }
 
+static uint64_t avail_bytes(const struct vq *q)
+{
+	return sizeof(struct vring_avail) + q->layout.size * sizeof(uint16_t) +
+	       (q->event_idx ? sizeof(uint16_t) : 0);
+}
+
+static uint64_t used_bytes(const struct vq *q)
+{
+	return sizeof(struct vring_used) + q->layout.size * sizeof(struct vring_used_elem) +
+	       (q->event_idx ? sizeof(uint16_t) : 0);
+}
+
 int vq_start(struct vq *q, struct gmem *mem, const struct vq_layout *layout, uint64_t features,
 	     uint16_t index)
 {
-	bool event_idx = features & (1ull << VIRTIO_RING_F_EVENT_IDX);
-	uint64_t event_size = event_idx ? sizeof(uint16_t) : 0;
 	uint64_t n = layout->size;
 
 	memset(q, 0, sizeof(*q));
@@ -49,17 +59,14 @@ int vq_start(struct vq *q, struct gmem *mem, const struct vq_layout *layout, uin
 	if (layout->desc % VRING_DESC_ALIGN_SIZE || layout->avail % VRING_AVAIL_ALIGN_SIZE ||
 	    layout->used % VRING_USED_ALIGN_SIZE)
 		return -EINVAL;
-	q->desc_ring = gmem_ptr(mem, layout->desc, n * sizeof(struct vring_desc));
-	q->avail_ring = gmem_ptr(mem, layout->avail,
-				 sizeof(struct vring_avail) + n * sizeof(uint16_t) + event_size);
-	q->used_ring = gmem_ptr(mem, layout->used,
-				sizeof(struct vring_used) + n * sizeof(struct vring_used_elem) +
-					event_size);
+	q->layout = *layout;
+	q->event_idx = features & (1ull << VIRTIO_RING_F_EVENT_IDX);
+	q->desc_ring = gmem_ptr_read(mem, layout->desc, n * sizeof(struct vring_desc));
+	q->avail_ring = (struct vring_avail *)gmem_ptr_read(mem, layout->avail, avail_bytes(q));
+	q->used_ring = gmem_ptr(mem, layout->used, used_bytes(q));
 	if (!q->desc_ring || !q->avail_ring || !q->used_ring)
 		return -EFAULT;
 	q->mem = mem;
-	q->layout = *layout;
-	q->event_idx = event_idx;
 	q->indirect = features & (1ull << VIRTIO_RING_F_INDIRECT_DESC);
 	q->next_avail = q->next_used = q->published = index;
 	vq_begin(q);
@@ -106,7 +113,9 @@ static int chain_add(struct vq *q, struct vq_chain *c, const struct vring_desc *
 #ifdef FUZZ_PLANT /* a bug for the fuzzer to find: only the first byte is checked */
 	p = gmem_ptr(q->mem, d->addr, 1);
 #else
-	p = gmem_ptr(q->mem, d->addr, d->len);
+	/* An iovec is not const, but nobody writes through one of the readable part. */
+	p = writable ? gmem_ptr(q->mem, d->addr, d->len)
+		     : (void *)gmem_ptr_read(q->mem, d->addr, d->len);
 #endif
 	if (!p)
 		return broken(q, "buffer outside guest memory");
@@ -157,7 +166,7 @@ static int chain_walk(struct vq *q, struct vq_chain *c, uint16_t head)
 			if (!d.len || d.len % sizeof(d))
 				return broken(
 					q, "indirect table of a length that is no multiple of 16");
-			table = gmem_ptr(q->mem, d.addr, d.len);
+			table = gmem_ptr_read(q->mem, d.addr, d.len);
 			if (!table)
 				return broken(q, "indirect table outside guest memory");
 			entries = d.len / sizeof(d);
@@ -211,6 +220,7 @@ void vq_unpop(struct vq *q, unsigned int n)
 {
 	q->next_avail = (uint16_t)(q->next_avail - n);
 	q->outstanding -= n;
+	q->budget += n;
 }
 
 static void mark_used(struct vq *q, uint64_t offset, uint64_t len)
@@ -271,6 +281,38 @@ bool vq_enable_kicks(struct vq *q)
 		mark_used(q, offsetof(struct vring_used, flags), sizeof(uint16_t));
 	}
 	return RING_LOAD_MB(&q->avail_ring->idx) == q->next_avail;
+}
+
+bool vq_waiting(const struct vq *q)
+{
+	return __atomic_load_n(&q->avail_ring->idx, __ATOMIC_ACQUIRE) != q->next_avail;
+}
+
+bool vq_look(struct vq *q)
+{
+	uint16_t idx = __atomic_load_n(&q->avail_ring->idx, __ATOMIC_ACQUIRE), waiting;
+
+	if (q->event_idx) {
+		RING_STORE_MB(avail_event(q), idx);
+		mark_used(q,
+			  offsetof(struct vring_used, ring) +
+				  q->layout.size * sizeof(struct vring_used_elem),
+			  sizeof(uint16_t));
+	}
+	waiting = idx - q->next_avail;
+	/* More than there can be is for vq_pop() to complain about. */
+	q->budget = waiting < q->layout.size ? waiting : q->layout.size;
+	return RING_LOAD_MB(&q->avail_ring->idx) != idx;
+}
+
+bool vq_rings_stand(const struct vq *q)
+{
+	const struct vq_layout *l = &q->layout;
+
+	return gmem_ptr_read(q->mem, l->desc, l->size * sizeof(struct vring_desc)) ==
+		       (const void *)q->desc_ring &&
+	       gmem_ptr_read(q->mem, l->avail, avail_bytes(q)) == (const void *)q->avail_ring &&
+	       gmem_ptr(q->mem, l->used, used_bytes(q)) == (void *)q->used_ring;
 }
 
 struct vq_bytes vq_out(const struct vq_chain *c)

@@ -59,17 +59,19 @@ void state_desc_check(const struct state_desc *desc)
 static int save_field(void *fdt, const struct state_field *f, const void *obj)
 {
 	const uint8_t *p = (const uint8_t *)obj + f->offset;
+	uint32_t used = field_used(f, obj);
 	void *val;
 	int ret;
 
-	ret = fdt_property_placeholder(fdt, f->name, (int)field_prop_len(f), &val);
+	assert(used <= f->count);
+	ret = fdt_property_placeholder(fdt, f->name, (int)field_prop_len(f, used), &val);
 	if (ret)
 		return ret;
 	if (f->kind == STATE_BYTES) {
-		memcpy(val, p, field_prop_len(f));
+		memcpy(val, p, field_prop_len(f, used));
 		return 0;
 	}
-	for (uint32_t i = 0; i < f->count; i++) {
+	for (uint32_t i = 0; i < used; i++) {
 		uint64_t v = elem_get(f, p + (size_t)i * f->size);
 
 		if (f->kind == STATE_U64)
@@ -80,7 +82,8 @@ static int save_field(void *fdt, const struct state_field *f, const void *obj)
 	return 0;
 }
 
-static int save_node(void *fdt, const char *name, const struct state_desc *desc, const void *obj)
+static int save_node(void *fdt, const char *name, const struct state_desc *desc, const void *obj,
+		     bool checks_only)
 {
 	int ret = fdt_begin_node(fdt, name);
 
@@ -90,19 +93,29 @@ static int save_node(void *fdt, const char *name, const struct state_desc *desc,
 		const struct state_field *f = &desc->fields[i];
 		char child[STATE_NAME_MAX];
 
-		if (!field_present(f, desc->version, obj))
+		if (!field_present(f, desc->version, obj) || (checks_only && !field_is_checked(f)))
 			continue;
 		if (!field_is_struct(f)) {
 			ret = save_field(fdt, f, obj);
 			continue;
 		}
-		for (uint32_t n = 0; !ret && n < f->count; n++) {
+		for (uint32_t n = 0; !ret && n < field_used(f, obj); n++) {
 			snprintf(child, sizeof(child), "%s@%x", f->name, n);
 			ret = save_node(fdt, child, f->child,
-					(const uint8_t *)obj + f->offset + (size_t)n * f->size);
+					(const uint8_t *)obj + f->offset + (size_t)n * f->size,
+					checks_only);
 		}
 	}
 	return ret ? ret : fdt_end_node(fdt);
+}
+
+int state_write_nodes(void *fdt, const struct state_ref *refs, unsigned int n, bool checks_only)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; !ret && i < n; i++)
+		ret = save_node(fdt, refs[i].desc->name, refs[i].desc, refs[i].obj, checks_only);
+	return ret;
 }
 
 static int save_blob(void *fdt, size_t size, const char *id, const struct state_ref *refs,
@@ -116,8 +129,8 @@ static int save_blob(void *fdt, size_t size, const char *id, const struct state_
 		ret = fdt_begin_node(fdt, "");
 	if (!ret)
 		ret = fdt_property_string(fdt, STATE_DEVICE_PROP, id);
-	for (unsigned int i = 0; !ret && i < n; i++)
-		ret = save_node(fdt, refs[i].desc->name, refs[i].desc, refs[i].obj);
+	if (!ret)
+		ret = state_write_nodes(fdt, refs, n, false);
 	if (!ret)
 		ret = fdt_end_node(fdt);
 	return ret ? ret : fdt_finish(fdt);

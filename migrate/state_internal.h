@@ -47,16 +47,28 @@ static inline bool field_present(const struct state_field *f, uint32_t version, 
 	return f->since <= version && (!f->needed || f->needed(obj));
 }
 
-/* Bytes of the property that holds the field. */
-static inline uint32_t field_prop_len(const struct state_field *f)
+/* Does it travel in a description, too? */
+static inline bool field_is_checked(const struct state_field *f)
+{
+	return field_is_struct(f) || (f->flags & STATE_CHECK);
+}
+
+/* Elements of the field in the blob: more than f->count only if obj holds a peer's bytes. */
+static inline uint32_t field_used(const struct state_field *f, const void *obj)
+{
+	return f->used ? f->used(obj) : f->count;
+}
+
+/* Bytes of the property that holds `count` elements of the field. */
+static inline uint32_t field_prop_len(const struct state_field *f, uint32_t count)
 {
 	switch (f->kind) {
 	case STATE_BYTES:
-		return f->size * f->count;
+		return f->size * count;
 	case STATE_U64:
-		return f->count * 8;
+		return count * 8;
 	default:
-		return f->count * 4;
+		return count * 4;
 	}
 }
 
@@ -80,6 +92,21 @@ static inline uint64_t elem_get(const struct state_field *f, const uint8_t *p)
 		return *p;
 	}
 }
+
+/*
+ * The nodes of refs into the open node of a tree under construction; with checks_only their CHECK
+ * fields alone. libfdt's errors.
+ */
+int state_write_nodes(void *fdt, const struct state_ref *refs, unsigned int n,
+		      bool checks_only) must_check;
+/* Do the nodes in `parent`, made with checks_only, agree with the objects? path: for the sentence.
+ */
+int state_match_checks(const void *fdt, int parent, const char *path, const struct state_ref *refs,
+		       unsigned int n, struct diag *d) must_check;
+
+/* Parses and validates the node at *node and forgets its values; moves on to the next one. */
+int state_match_node(const void *fdt, int *node, const struct state_ref *ref,
+		     struct diag *d) must_check;
 
 /* Asserts that a table makes sense. */
 void state_desc_check(const struct state_desc *desc);

@@ -56,18 +56,20 @@ struct state_load {
 struct parse {
 	const void *fdt;
 	struct state_path path;
+	bool checks_only;
 	struct diag *d;
 };
 
 #define parse_fail(p, fmt, ...) diag_set((p)->d, -EINVAL, "%s: " fmt, (p)->path.text, ##__VA_ARGS__)
 
-static int parse_elems(struct parse *p, const struct state_field *f, const void *val, uint8_t *dst)
+static int parse_elems(struct parse *p, const struct state_field *f, uint32_t used, const void *val,
+		       uint8_t *dst)
 {
 	if (f->kind == STATE_BYTES) {
-		memcpy(dst, val, field_prop_len(f));
+		memcpy(dst, val, field_prop_len(f, used));
 		return 0;
 	}
-	for (uint32_t i = 0; i < f->count; i++) {
+	for (uint32_t i = 0; i < used; i++) {
 		const void *cell = (const uint8_t *)val + i * (f->kind == STATE_U64 ? 8ul : 4ul);
 		uint64_t v = f->kind == STATE_U64 ? fdt64_ld(cell) : fdt32_ld(cell);
 
@@ -138,12 +140,15 @@ static int parse_node(struct parse *p, int *node, const char *name, const struct
 static int parse_field(struct parse *p, int *prop, int *child, const struct state_field *f,
 		       uint8_t *scratch, const uint8_t *live)
 {
+	uint32_t used = field_used(f, scratch);
 	char name[STATE_NAME_MAX];
 	const void *val;
 	int ret;
 
+	if (used > f->count)
+		return parse_fail(p, "%u elements of %s, %u are possible", used, f->name, f->count);
 	if (field_is_struct(f)) {
-		for (uint32_t n = 0; n < f->count; n++) {
+		for (uint32_t n = 0; n < used; n++) {
 			size_t at = f->offset + (size_t)n * f->size;
 
 			snprintf(name, sizeof(name), "%s@%x", f->name, n);
@@ -154,9 +159,9 @@ static int parse_field(struct parse *p, int *prop, int *child, const struct stat
 		return 0;
 	}
 	path_push(&p->path, f->name);
-	ret = parse_prop(p, prop, f->name, field_prop_len(f), &val);
+	ret = parse_prop(p, prop, f->name, field_prop_len(f, used), &val);
 	if (!ret)
-		ret = parse_elems(p, f, val, scratch + f->offset);
+		ret = parse_elems(p, f, used, val, scratch + f->offset);
 	if (!ret)
 		ret = parse_check(p, f, scratch, live);
 	if (!ret)
@@ -197,14 +202,14 @@ static int parse_node(struct parse *p, int *node, const char *name, const struct
 	for (unsigned int i = 0; !ret && i < desc->nfields; i++) {
 		const struct state_field *f = &desc->fields[i];
 
-		if (field_present(f, version, scratch))
+		if (field_present(f, version, scratch) && (!p->checks_only || field_is_checked(f)))
 			ret = parse_field(p, &prop, &child, f, scratch, live);
 		else /* so that the commit, which copies all, changes nothing */
 			memcpy(scratch + f->offset, live + f->offset, (size_t)f->size * f->count);
 	}
 	if (!ret)
 		ret = parse_end(p, prop, child);
-	if (!ret && desc->validate) {
+	if (!ret && desc->validate && !p->checks_only) {
 		ret = desc->validate(scratch, live, p->d);
 		if (ret)
 			diag_prefix(p->d, "%s", p->path.text);
@@ -236,6 +241,37 @@ static int parse_blob(struct parse *p, struct state_load *load)
 				 ref->obj);
 	}
 	return ret ? ret : parse_end(p, prop, node);
+}
+
+int state_match_checks(const void *fdt, int parent, const char *path, const struct state_ref *refs,
+		       unsigned int n, struct diag *d)
+{
+	struct parse p = { .fdt = fdt, .checks_only = true, .d = d };
+	int node = fdt_first_subnode(fdt, parent), ret = 0;
+
+	path_push(&p.path, path);
+	for (unsigned int i = 0; !ret && i < n; i++) {
+		uint8_t *scratch = calloc(1, refs[i].desc->obj_size + 1);
+
+		if (!scratch)
+			return diag_set(d, -ENOMEM, "%s: no memory for its state", path);
+		ret = parse_node(&p, &node, refs[i].desc->name, refs[i].desc, scratch, refs[i].obj);
+		free(scratch);
+	}
+	return ret ? ret : parse_end(&p, -1, node);
+}
+
+int state_match_node(const void *fdt, int *node, const struct state_ref *ref, struct diag *d)
+{
+	struct parse p = { .fdt = fdt, .d = d };
+	uint8_t *scratch = calloc(1, ref->desc->obj_size + 1);
+	int ret;
+
+	if (!scratch)
+		return diag_set(d, -ENOMEM, "no memory for a state");
+	ret = parse_node(&p, node, ref->desc->name, ref->desc, scratch, ref->obj);
+	free(scratch);
+	return ret;
 }
 
 int state_parse(const char *id, const void *blob, size_t len, const struct state_ref *refs,

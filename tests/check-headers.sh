@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 flags=(-std=gnu11 -D_GNU_SOURCE -Iinclude -Ibuild/gen -Wall -Wextra -Werror -fsyntax-only -x c)
 failed=0
 
-for h in include/unvmm/*.h vmm/*.h devices/*.h migrate/*.h; do
+for h in include/unvmm/*.h vmm/*.h devices/*.h devices/unvf/*.h migrate/*.h; do
 	[[ -e $h ]] || continue
 	for cc in gcc clang; do
 		printf '#include "%s"\n' "$PWD/$h" | $cc "${flags[@]}" - 2>build/header.err || {

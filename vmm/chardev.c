@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * chardev.c - the other end of a console: stdio, a file, a UNIX socket, or nothing.
+ * chardev.c - the other end of a console: stdio, a file, a UNIX socket, a pty, or nothing.
  * Runs on the thread that holds the control lock; descriptors are watched on the main loop. What is
- * particular to a terminal is in chardev_tty.c, opening in chardev_open.c.
+ * particular to a terminal is in chardev_tty.c, to a pty in chardev_pty.c, opening in
+ * chardev_open.c.
  *
  * Output of one byte is one write(2) and nothing else, on a descriptor that never blocks. When it
  * would block, bytes collect in a buffer until the main loop sees that the peer takes more. A full
- * buffer loses output to a socket at once. stdio is the operator's own, often a pipe to a pager or
- * to a log collector that is only slow: there the guest waits, as long as the peer takes at least
- * something every STALL_MS; a peer that does not is left behind until it has emptied the buffer.
+ * buffer loses output to a socket or a pty at once. stdio is the operator's own, often a pipe to
+ * a pager or to a log collector that is only slow: there the device is held, as long as the peer
+ * takes at least something every STALL_MS. A peer that does not is left behind, and output to it is
+ * dropped, until it has emptied the buffer.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -92,8 +95,10 @@ static ssize_t out_write(struct chardev *c, const uint8_t *buf, size_t len)
 
 static void out_lost(struct chardev *c, size_t n, const char *why)
 {
-	if (n && !c->lost)
-		log_warn("console output is being lost: %s", why);
+	if (n && !c->lost_said)
+		log_limited(&c->limit, LOG_WARN, "output to console \"%s\" is being lost: %s",
+			    c->spec, why);
+	c->lost_said |= n > 0;
 	c->lost += n;
 }
 
@@ -125,46 +130,75 @@ static bool out_drain(struct chardev *c)
 		if (n <= 0)
 			break;
 		fifo_drop(&c->out, (size_t)n);
+		c->bytes_out += (size_t)n;
 		progress = true;
 	}
-	if (!c->out.len)
-		c->stalled = false;
+	if (!c->out.len && c->out_fd >= 0)
+		c->stalled = c->lost_said = false;
 	return progress;
-}
-
-/* Waits until the peer takes something, for ms at most. */
-static bool out_wait(struct chardev *c, int ms)
-{
-	struct pollfd pfd = { .fd = c->out_fd, .events = POLLOUT };
-	uint64_t end = now_ms() + (uint64_t)ms, now;
-
-	while (c->out_fd >= 0 && (now = now_ms()) < end) {
-		if (poll(&pfd, 1, (int)(end - now)) < 0 && errno != EINTR)
-			break;
-		if (out_drain(c))
-			return true;
-	}
-	return false;
 }
 
 static void out_buffer(struct chardev *c, const uint8_t *buf, size_t len)
 {
-	while (len) {
-		size_t n = c->stalled ? 0 : fifo_put(&c->out, buf, len);
+	size_t n = c->stalled ? 0 : fifo_put(&c->out, buf, len);
 
-		buf += n;
-		len -= n;
-		if (!len || c->out_fd < 0)
-			break;
-		if (c->stalled || !c->patient || !out_wait(c, STALL_MS)) {
-			c->stalled = true;
-			out_lost(c, len, "the other side does not read it");
-			break;
-		}
-	}
+	c->stalled |= n < len && !c->patient;
+	c->held |= c->patient && !c->stalled && c->out.len > CHARDEV_BUF - CHARDEV_ROOM_MIN;
 	/* The main loop watches for room in the peer; handlers there call loop_add() themselves. */
-	if (c->out.len && !c->out_watched)
+	if ((c->out.len && !c->out_watched) || (c->held && !c->stall_armed))
 		loop_call(&c->vm->main_loop, &c->sync);
+	out_lost(c, len - n,
+		 c->kind == CHARDEV_PTY ? "nobody reads it" : "the other side does not read it");
+}
+
+size_t chardev_room(const struct chardev *c)
+{
+	if (c->held)
+		return 0;
+	return c->patient && !c->stalled ? CHARDEV_BUF - c->out.len : CHARDEV_BUF;
+}
+
+void chardev_await_room(struct chardev *c)
+{
+	c->held = true;
+	loop_call(&c->vm->main_loop, &c->sync);
+}
+
+/* The device is held no longer: the peer has taken enough, was given up, or is gone. */
+static void out_release(struct chardev *c)
+{
+	bool waits = c->patient && !c->stalled && c->out_fd >= 0;
+
+	if (!c->held || (waits && c->out.len > CHARDEV_BUF / 2))
+		return;
+	c->held = false;
+	if (c->user.writable)
+		c->user.writable(c->user.dev);
+}
+
+/* The peer has taken nothing for as long as the timer runs. */
+static void stall_ready(struct loop_fd *lf, uint32_t revents)
+{
+	struct chardev *c = container_of(lf, struct chardev, stall);
+	uint64_t times;
+
+	(void)revents;
+	vm_lock(c->vm);
+	if (read(c->stall_fd, &times, sizeof(times)) > 0) {
+		c->stall_armed = false;
+		c->stalled |= c->held;
+		chardev_sync(c);
+	}
+	vm_unlock(c->vm);
+}
+
+/* Starts the timer, anew if it runs, or stops it. */
+static void stall_timer(struct chardev *c, bool on)
+{
+	struct itimerspec t = { .it_value.tv_sec = on ? STALL_MS / 1000 : 0 };
+
+	if (on || c->stall_armed)
+		c->stall_armed = timerfd_settime(c->stall_fd, 0, &t, NULL) == 0 && on;
 }
 
 void chardev_write(struct chardev *c, const uint8_t *buf, size_t len)
@@ -182,6 +216,7 @@ void chardev_write(struct chardev *c, const uint8_t *buf, size_t len)
 			break;
 		buf += n;
 		len -= (size_t)n;
+		c->bytes_out += (size_t)n;
 	}
 	if (len && c->out_fd >= 0)
 		out_buffer(c, buf, len);
@@ -265,6 +300,7 @@ static void in_ready(struct loop_fd *lf, uint32_t revents)
 			in_eof(c);
 	}
 	if (n > 0) {
+		c->bytes_in += (size_t)n;
 		if (c->tty)
 			n = (ssize_t)tty_keys(c, buf, (size_t)n);
 		(void)fifo_put(&c->in, buf, (size_t)n);
@@ -301,9 +337,12 @@ static void client_gone(struct chardev *c)
 	c->in_watched = c->out_watched = false;
 	close(c->in_fd);
 	c->in_fd = c->out_fd = -1;
+	c->lost += c->out.len;
 	fifo_drop(&c->out, c->out.len);
-	c->stalled = false;
+	c->stalled = c->lost_said = false;
 	c->half_closed = false;
+	if (c->user.connected)
+		c->user.connected(c->user.dev);
 }
 
 /*
@@ -335,8 +374,11 @@ static void listen_ready(struct loop_fd *lf, uint32_t revents)
 	(void)revents;
 	vm_lock(c->vm);
 	fd = accept4(c->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd >= 0)
+	if (fd >= 0) {
 		c->in_fd = c->out_fd = fd;
+		if (c->user.connected)
+			c->user.connected(c->user.dev);
+	}
 	chardev_sync(c);
 	vm_unlock(c->vm);
 }
@@ -349,7 +391,8 @@ static void out_ready(struct loop_fd *lf, uint32_t revents)
 
 	(void)revents;
 	vm_lock(c->vm);
-	out_drain(c);
+	if (out_drain(c) && c->stall_armed)
+		stall_timer(c, true);
 	chardev_sync(c);
 	vm_unlock(c->vm);
 }
@@ -372,6 +415,10 @@ static void watch_set(struct chardev *c, struct loop_fd *lf, bool *on, bool want
 
 void chardev_sync(struct chardev *c)
 {
+	out_release(c);
+	if (c->held != c->stall_armed)
+		stall_timer(c, c->held);
+	watch_set(c, &c->stall, &c->stall_watched, c->held, c->stall_fd, POLLIN, stall_ready);
 	if (c->half_closed && !c->in_watched) /* its hangup is an edge: the rest stays readable */
 		c->in_watched =
 			loop_add_eventfd(&c->vm->main_loop, &c->in_watch, c->in_fd, in_ready) == 0;
@@ -408,25 +455,50 @@ struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d)
 	}
 	c->vm = vm;
 	c->in_fd = c->out_fd = c->own_fd = c->listener.fd = -1;
-	c->own_in_fd = c->probe_fd = -1;
+	c->own_in_fd = c->probe_fd = c->stall_fd = c->slave_fd = -1;
 	c->sync.fn = sync_work;
-	if (chardev_open_spec(c, spec, d)) {
+	c->spec = strdup(spec);
+	if (!c->spec || chardev_open_spec(c, d)) {
+		if (!c->spec)
+			diag_set(d, -ENOMEM, "no memory for the console");
 		chardev_close(c);
 		return NULL;
 	}
-	chardev_sync(c);
+	/* Watched from the loop's first turn on: until then it has room for few. */
+	loop_call(&vm->main_loop, &c->sync);
 	return c;
+}
+
+bool chardev_flush(struct chardev *c)
+{
+	struct pollfd pfd = { .fd = c->out_fd, .events = POLLOUT };
+	uint64_t end = now_ms() + CLOSE_MS, now;
+
+	if (!c->out.len || c->kind == CHARDEV_PTY) /* whose readers come as they like */
+		return false;
+	while (c->out_fd >= 0 && (now = now_ms()) < end) {
+		if (poll(&pfd, 1, (int)(end - now)) < 0 && errno != EINTR)
+			break;
+		if (out_drain(c)) {
+			out_release(c);
+			return true;
+		}
+	}
+	return false;
 }
 
 void chardev_close(struct chardev *c)
 {
 	if (!c)
 		return;
-	while (c->out.len && out_wait(c, CLOSE_MS))
+	while (chardev_flush(c))
 		;
 	out_lost(c, c->out.len, "the other side does not read it");
 	if (c->lost)
-		log_warn("%llu bytes of console output were lost", (unsigned long long)c->lost);
+		log_warn("%llu bytes of output to console \"%s\" were lost",
+			 (unsigned long long)c->lost, c->spec);
+	loop_uncall(&c->vm->main_loop, &c->sync);
+	loop_del(&c->stall);
 	loop_del(&c->in_watch);
 	loop_del(&c->out_watch);
 	loop_del(&c->listen_watch);
@@ -434,8 +506,12 @@ void chardev_close(struct chardev *c)
 	if (c->listener.fd >= 0 && c->in_fd >= 0)
 		close(c->in_fd);
 	usock_close(&c->listener);
+	pty_close(c);
 	if (c->own_fd >= 0)
 		close(c->own_fd);
+	if (c->stall_fd >= 0)
+		close(c->stall_fd);
+	free(c->spec);
 	free(c);
 }
 

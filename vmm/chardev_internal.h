@@ -9,6 +9,7 @@
 #include <termios.h>
 
 #include <unvmm/chardev.h>
+#include <unvmm/log.h>
 #include <unvmm/loop.h>
 
 #include "usock.h"
@@ -32,21 +33,34 @@ struct chardev {
 	struct chardev_user user;
 	chardev_watch_fn watch;
 	void *watch_opaque;
+	enum chardev_kind kind;
+	char *spec; /* as it was asked for; owned */
 
 	int in_fd, out_fd;     /* -1: none, or not any more */
 	int own_fd;	       /* out_fd, if it is to be closed */
 	int own_in_fd;	       /* in_fd, likewise */
 	struct usock listener; /* "unix:PATH" */
 	enum out_how out_how;
-	bool patient; /* a full buffer makes the guest wait */
-	bool stalled; /* the peer took nothing for STALL_MS: output is dropped until it is empty */
+	bool patient; /* a full buffer makes the device wait */
+	bool held;    /* and it does: chardev_room() is 0 */
+	bool stalled; /* the peer is left behind: output is dropped until the buffer is empty */
+	int stall_fd; /* a timer that runs while held, and begins anew when the peer takes bytes */
+	struct loop_fd stall;
+	bool stall_watched, stall_armed;
 	bool half_closed; /* the client types no more, and still reads */
 	bool reader_gone; /* for good: everything is lost */
-	uint64_t lost;
+	uint64_t bytes_in, bytes_out, lost;
+	bool lost_said; /* since the buffer was empty */
+	struct log_limit limit;
 
 	struct loop_work sync; /* chardev_sync() on the main loop */
 	struct loop_fd in_watch, out_watch, listen_watch;
 	bool in_watched, out_watched, listen_watched;
+
+	char pty[32]; /* path of its slave, "" for other kinds */
+	char *link;   /* that leads to it, or NULL; owned */
+	struct keeper_name link_name;
+	int slave_fd;
 
 	bool tty;	/* stdin is a terminal */
 	bool in_paused; /* we are in the background: the keys are not for us */
@@ -64,7 +78,11 @@ struct chardev {
 void chardev_sync(struct chardev *c);
 
 /* chardev_open.c: fills in the descriptors. On failure chardev_close() releases what there is. */
-int chardev_open_spec(struct chardev *c, const char *spec, struct diag *d) must_check;
+int chardev_open_spec(struct chardev *c, struct diag *d) must_check;
+
+/* chardev_pty.c: "pty" (path NULL) or "pty:PATH". */
+int pty_open(struct chardev *c, const char *path, struct diag *d) must_check;
+void pty_close(struct chardev *c);
 
 /* chardev_tty.c */
 int tty_open(struct chardev *c, struct diag *d) must_check;

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * chardev_open.c - what a console's specification stands for: finds or makes the descriptors and
- * decides how they are written to. Runs on main, before the guest does.
+ * decides how they are written to. Runs on main, before the guest does. And what it tells of
+ * itself: control lock held.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
+
+#include <unvmm/report.h>
+#include <unvmm/vm.h>
 
 #include "chardev_internal.h"
 
@@ -26,7 +31,6 @@ static void open_stdout(struct chardev *c)
 	if (fstat(STDOUT_FILENO, &st) < 0)
 		return; /* closed: as "none" */
 	c->out_fd = STDOUT_FILENO;
-	c->patient = true;
 	if (S_ISSOCK(st.st_mode)) {
 		c->out_how = OUT_SOCKET;
 	} else if (S_ISFIFO(st.st_mode) || isatty(STDOUT_FILENO)) {
@@ -40,6 +44,8 @@ static void open_stdout(struct chardev *c)
 
 static int open_stdio(struct chardev *c, struct diag *d)
 {
+	c->kind = CHARDEV_STDIO;
+	c->patient = true;
 	open_stdout(c);
 	if (fcntl(STDIN_FILENO, F_GETFD) < 0)
 		return 0;
@@ -56,6 +62,8 @@ static int open_file(struct chardev *c, const char *path, struct diag *d)
 
 	if (fd < 0)
 		return diag_errno(d, -errno, "console \"file:%s\"", path);
+	c->kind = CHARDEV_FILE;
+	c->patient = true;
 	c->out_fd = c->own_fd = fd;
 	return 0;
 }
@@ -66,12 +74,17 @@ static int open_unix(struct chardev *c, const char *path, struct diag *d)
 
 	if (err)
 		diag_prefix(d, "console \"unix:%s\"", path);
+	else
+		keeper_note(&c->vm->names, &c->listener.name, c->listener.path);
+	c->kind = CHARDEV_UNIX;
 	c->out_how = OUT_SOCKET;
 	return err;
 }
 
-int chardev_open_spec(struct chardev *c, const char *spec, struct diag *d)
+static int open_kind(struct chardev *c, struct diag *d)
 {
+	const char *spec = c->spec;
+
 	if (strcmp(spec, "none") == 0)
 		return 0;
 	if (strcmp(spec, "stdio") == 0)
@@ -80,8 +93,53 @@ int chardev_open_spec(struct chardev *c, const char *spec, struct diag *d)
 		return open_file(c, spec + 5, d);
 	if (strncmp(spec, "unix:", 5) == 0)
 		return open_unix(c, spec + 5, d);
-	return diag_set(
-		d, -EINVAL,
-		"console \"%s\": must be \"stdio\", \"file:PATH\", \"unix:PATH\" or \"none\"",
-		spec);
+	if (strcmp(spec, "pty") == 0)
+		return pty_open(c, NULL, d);
+	if (strncmp(spec, "pty:", 4) == 0)
+		return pty_open(c, spec + 4, d);
+	return diag_set(d, -EINVAL,
+			"console \"%s\": must be \"stdio\", \"none\", \"file:PATH\", "
+			"\"unix:PATH\", \"pty\" or \"pty:PATH\"",
+			spec);
+}
+
+int chardev_open_spec(struct chardev *c, struct diag *d)
+{
+	int err = open_kind(c, d);
+
+	if (err || !c->patient)
+		return err;
+	c->stall_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	return c->stall_fd < 0 ? diag_errno(d, -errno, "console \"%s\": a timer", c->spec) : 0;
+}
+
+/* --- what it tells ---------------------------------------------------------------------------- */
+
+enum chardev_kind chardev_kind(const struct chardev *c)
+{
+	return c->kind;
+}
+
+bool chardev_connected(const struct chardev *c)
+{
+	return c->kind != CHARDEV_UNIX || c->in_fd >= 0;
+}
+
+const char *chardev_pty(const struct chardev *c)
+{
+	return c->pty[0] ? c->pty : NULL;
+}
+
+void chardev_info(const struct chardev *c, struct report *r)
+{
+	report_text(r, "chardev", "%s", c->spec);
+	if (c->pty[0])
+		report_text(r, "pty", "%s", c->pty);
+}
+
+void chardev_stats(const struct chardev *c, struct report *r)
+{
+	report_number(r, "bytes-in", c->bytes_in);
+	report_number(r, "bytes-out", c->bytes_out);
+	report_number(r, "bytes-lost", c->lost);
 }

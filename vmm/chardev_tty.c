@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -117,7 +118,24 @@ void chardev_continue(struct chardev *c)
 	/* The shell has put its own modes back while we were stopped: ours are set again. */
 	if (!c->in_paused)
 		(void)tty_raw(c);
+	chardev_resized(c);
 	chardev_sync(c);
+}
+
+void chardev_window(const struct chardev *c, uint16_t *cols, uint16_t *rows)
+{
+	struct winsize w = { 0 };
+
+	if (c->kind == CHARDEV_STDIO && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) < 0 && c->tty)
+		(void)ioctl(STDIN_FILENO, TIOCGWINSZ, &w); /* 0 x 0 if that fails too */
+	*cols = w.ws_col;
+	*rows = w.ws_row;
+}
+
+void chardev_resized(struct chardev *c)
+{
+	if (c->user.resized)
+		c->user.resized(c->user.dev);
 }
 
 bool chardev_saved_terminal(const struct chardev *c, int *fd, struct termios *modes)

@@ -257,7 +257,27 @@ static int next_message(struct client_link *l, uint64_t deadline, struct json_ob
 	}
 }
 
-static int send_all(struct client_link *l, const char *text, uint64_t deadline)
+/* With the first byte goes the descriptor, if there is one. */
+static ssize_t send_some(int sock, const char *text, size_t len, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .head = { .cmsg_level = SOL_SOCKET,
+				.cmsg_type = SCM_RIGHTS,
+				.cmsg_len = CMSG_LEN(sizeof(int)) } };
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)text, .iov_len = len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(sizeof(int));
+	}
+	return sendmsg(sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static int send_all(struct client_link *l, const char *text, int fd, uint64_t deadline)
 {
 	size_t left = strlen(text);
 	ssize_t n;
@@ -267,10 +287,11 @@ static int send_all(struct client_link *l, const char *text, uint64_t deadline)
 		err = wait_for(l->fd, POLLOUT, deadline);
 		if (err)
 			return err;
-		n = send(l->fd, text, left, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = send_some(l->fd, text, left, fd);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return -errno;
 		if (n > 0) {
+			fd = -1;
 			text += n;
 			left -= (size_t)n;
 		}
@@ -305,18 +326,44 @@ static int refused(const struct client_link *l, struct json_object *error, struc
 			desc ? json_object_get_string(desc) : "refused");
 }
 
+static int send_command(struct client_link *l, const char *command, struct json_object *args,
+			int fd, uint64_t deadline)
+{
+	struct json_object *m = json_object_new_object();
+	const char *text = NULL;
+	int err = -ENOMEM;
+
+	if (m) {
+		json_object_object_add(m, "execute", json_object_new_string(command));
+		if (args)
+			json_object_object_add(m, "arguments", json_object_get(args));
+		text = json_object_to_json_string_ext(m, JSON_C_TO_STRING_PLAIN);
+	}
+	if (text)
+		err = send_all(l, text, fd, deadline);
+	if (!err)
+		err = send_all(l, "\r\n", -1, deadline);
+	json_object_put(m);
+	return err;
+}
+
 int client_call(struct client_link *l, const char *command, unsigned int timeout_ms,
 		struct json_object **result, struct diag *d)
 {
+	return client_command(l, command, NULL, -1, timeout_ms, result, d);
+}
+
+int client_command(struct client_link *l, const char *command, struct json_object *args, int fd,
+		   unsigned int timeout_ms, struct json_object **result, struct diag *d)
+{
 	uint64_t deadline = now_ms() + timeout_ms;
 	struct json_object *m, *o;
-	char text[128];
 	int err;
 
 	if (result)
 		*result = NULL;
-	snprintf(text, sizeof(text), "{\"execute\":\"%s\"}\r\n", command);
-	err = send_all(l, text, deadline);
+	err = send_command(l, command, args, fd, deadline);
+	json_object_put(args);
 	if (!err)
 		err = next_message(l, deadline, &m);
 	if (err)

@@ -25,5 +25,9 @@ int cmd_stats(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_control(int argc, char **argv); /* pause, resume, reset */
 int cmd_stop(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+int cmd_vf(int argc, char **argv);
+int cmd_migrate(int argc, char **argv);
+int cmd_receive(int argc, char **argv);
 
 #endif

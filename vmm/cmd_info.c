@@ -29,6 +29,47 @@ static void put_queue(struct json_object *q)
 	cmd_put_text(cmd_text(q, "doorbell"), 10);
 	if (json_object_object_get_ex(q, "vector", NULL))
 		printf(" vector %llu", (unsigned long long)cmd_number(q, "vector"));
+	if (*cmd_text(q, "doorbell-why")) {
+		printf(" (");
+		cmd_put_text(cmd_text(q, "doorbell-why"), 0);
+		putchar(')');
+	}
+	putchar('\n');
+}
+
+/* The other end of a console. */
+static void put_chardev(struct json_object *dev)
+{
+	if (!json_object_object_get_ex(dev, "chardev", NULL))
+		return;
+	printf("    chardev ");
+	cmd_put_text(cmd_text(dev, "chardev"), 0);
+	if (*cmd_text(dev, "pty")) {
+		printf(", ");
+		cmd_put_text(cmd_text(dev, "pty"), 0);
+	}
+	if (*cmd_text(dev, "name")) {
+		printf(", port ");
+		cmd_put_text(cmd_text(dev, "name"), 0);
+	}
+	if (*cmd_text(dev, "window")) {
+		printf(", window ");
+		cmd_put_text(cmd_text(dev, "window"), 0);
+	}
+	putchar('\n');
+}
+
+/* What stands behind an assigned device. */
+static void put_function(struct json_object *dev)
+{
+	if (!json_object_object_get_ex(dev, "function", NULL))
+		return;
+	printf("    function ");
+	cmd_put_text(cmd_text(dev, "function"), 0);
+	printf(" by ");
+	cmd_put_text(cmd_text(dev, "backend"), 0);
+	printf(", offer ");
+	cmd_put_text(cmd_text(dev, "offer"), 0);
 	putchar('\n');
 }
 
@@ -49,6 +90,8 @@ static void put_device(struct json_object *dev)
 		cmd_put_text(cmd_text(dev, "features-offered"), 0);
 	}
 	putchar('\n');
+	put_chardev(dev);
+	put_function(dev);
 	for (size_t i = 0; (q = cmd_item(queues, i)); i++)
 		put_queue(q);
 }

@@ -62,6 +62,22 @@ static void put_queues(struct json_object *stats)
 	}
 }
 
+static void put_consoles(struct json_object *stats)
+{
+	struct json_object *devices = cmd_list_of(stats, "devices"), *dev;
+
+	puts("consoles       bytes in    bytes out   bytes lost");
+	for (size_t i = 0; (dev = cmd_item(devices, i)); i++) {
+		if (!json_object_object_get_ex(dev, "bytes-lost", NULL))
+			continue;
+		printf("  ");
+		cmd_put_text(cmd_text(dev, "id"), 8);
+		printf(" %12llu %12llu %12llu\n", (unsigned long long)cmd_number(dev, "bytes-in"),
+		       (unsigned long long)cmd_number(dev, "bytes-out"),
+		       (unsigned long long)cmd_number(dev, "bytes-lost"));
+	}
+}
+
 static void put_stats(struct json_object *stats)
 {
 	struct json_object *kvm = NULL, *vm = NULL;
@@ -71,6 +87,7 @@ static void put_stats(struct json_object *stats)
 	       cmd_time(cmd_number(stats, "cpu-ns"), cpu));
 	put_vcpus(stats);
 	put_queues(stats);
+	put_consoles(stats);
 	json_object_object_get_ex(stats, "kvm-vcpus", &kvm);
 	json_object_object_get_ex(stats, "kvm", &vm);
 	put_kvm("KVM, sum of the vcpus", kvm);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <unvmm/platform.h>
+#include <unvmm/sandbox.h>
 
 #include "config_internal.h"
 
@@ -60,6 +61,16 @@ static int check_memory(const void *conf, struct diag *d)
 			(unsigned long long)memory);
 }
 
+static int check_user(const void *conf, struct diag *d)
+{
+	const char *user = ((const struct vm_config *)conf)->user;
+
+	if (sandbox_user_valid(user))
+		return 0;
+	return diag_set(d, -EINVAL,
+			"is \"%s\"; it must be a user, by name or number, or user:group", user);
+}
+
 static const char *const reboot_choices[] = {
 	[ON_REBOOT_RESTART] = "restart",
 	[ON_REBOOT_EXIT] = "exit",
@@ -88,6 +99,10 @@ const struct opt config_machine_opts[] = {
 	  .help = "QMP socket; by default one that unvmm list finds" },
 	{ FIELD(on_reboot), .type = OPT_CHOICE, .choices = reboot_choices,
 	  .help = "what a guest's reset does" },
+	{ FIELD(user), .type = OPT_STRING, .max = 64, .check = check_user,
+	  .help = "user[:group] that the process becomes (default for root: nobody)" },
+	{ FIELD(sandbox), .type = OPT_BOOL,
+	  .help = "give up all system calls that a running guest does not need" },
 	{ FIELD(pit), .type = OPT_BOOL, .help = "8254 timer, which Linux wants at boot" },
 };
 const unsigned int config_machine_nopts = ARRAY_SIZE(config_machine_opts);
@@ -105,6 +120,7 @@ int config_defaults(struct vm_config *c)
 		.vcpus = 1,
 		.memory = MEMORY_DEFAULT,
 		.pit = true,
+		.sandbox = true,
 		.on_reboot = ON_REBOOT_RESTART,
 	};
 	err = config_value_own(config_machine_opts, config_machine_nopts, c);
@@ -149,6 +165,48 @@ static int name_from_file(struct vm_config *c, const char *file)
 	return c->name ? 0 : -ENOMEM;
 }
 
+static bool wants_stdio(const struct device_config *dc)
+{
+	const struct opt *o = dc->cls->opts;
+
+	for (unsigned int i = 0; i < dc->cls->nopts; i++) {
+		const char *text =
+			o[i].type == OPT_CHARDEV ? config_value_text(&o[i], dc->conf) : NULL;
+
+		if (text && !strcmp(text, "stdio"))
+			return true;
+	}
+	return false;
+}
+
+/* stdio has one owner. The serial port's claim to it, if nobody made it, gives way to a device's.
+ */
+static int check_stdio(struct config_loader *l, const config_setting_t *console)
+{
+	const struct device_config *owner = NULL;
+
+	for (const struct device_config *dc = l->c->devices; dc; dc = dc->next) {
+		if (!wants_stdio(dc))
+			continue;
+		if (owner)
+			return diag_set(l->d, -EINVAL,
+					"%s: stdio is taken by the console of %s; connect one of "
+					"them to \"pty\" or to another end",
+					dc->where, owner->where);
+		owner = dc;
+	}
+	if (!owner || strcmp(l->c->console, "stdio"))
+		return 0;
+	if (console)
+		return config_fail(l, console, -EINVAL,
+				   "console is \"stdio\", which the console of %s has taken; "
+				   "connect one of them to \"pty\" or to another end",
+				   owner->where);
+	free(l->c->console);
+	l->c->console = strdup("none");
+	return l->c->console ? 0 : diag_set(l->d, -ENOMEM, "out of memory");
+}
+
 /* What no value says by itself. */
 static int check_together(struct config_loader *l)
 {
@@ -157,11 +215,13 @@ static int check_together(struct config_loader *l)
 	char size[24];
 
 	l->c->named = config_setting_get_member(root, "name");
-	if (!l->c->kernel && !l->file)
+	if (!l->c->kernel && l->c->incoming)
+		l->c->on_reboot = ON_REBOOT_EXIT;
+	else if (!l->c->kernel && !l->file)
 		return diag_set(l->d, -EINVAL,
 				"there is no kernel to run; name one with -k FILE, "
 				"or a configuration file");
-	if (!l->c->kernel)
+	else if (!l->c->kernel)
 		return config_fail(l, NULL, -EINVAL,
 				   "there is no kernel to run; add kernel = "
 				   "\"vmlinuz\"; or use -k FILE");
@@ -170,7 +230,7 @@ static int check_together(struct config_loader *l)
 				   "memory is %s; with hugepages it must be a "
 				   "multiple of 2M",
 				   config_value_size(l->c->memory, size));
-	return 0;
+	return check_stdio(l, config_setting_get_member(root, "console"));
 }
 
 int config_load_text(struct config_loader *l, const char *text, size_t len,
@@ -266,6 +326,33 @@ static int set_base(struct config_loader *l, const char *path)
 	return l->base ? 0 : -ENOMEM;
 }
 
+/* c has its defaults, if err is 0. */
+static int load(struct config_loader *l, const struct config_override *over, unsigned int nover,
+		int err)
+{
+	const char *path = l->file;
+	struct vm_config *c = l->c;
+	struct diag *d = l->d;
+	char *text = NULL;
+	size_t len = 0;
+
+	if (!err && path)
+		err = set_base(l, path);
+	if (!err && path && strncmp(path, "/dev/", 5))
+		err = name_from_file(c, path);
+	if (err)
+		diag_set(d, err, "out of memory");
+	if (!err && path)
+		err = read_file(path, &text, &len, d);
+	if (!err)
+		err = config_load_text(l, text ? text : "", len, over, nover);
+	if (err)
+		config_free(c);
+	free(text);
+	free(l->base);
+	return err;
+}
+
 int config_load(struct vm_config *c, const char *path, const struct config_override *over,
 		unsigned int nover, const struct device_class *const *classes,
 		unsigned int nclasses, struct diag *d)
@@ -277,23 +364,23 @@ int config_load(struct vm_config *c, const char *path, const struct config_overr
 		.nclasses = nclasses,
 		.d = d,
 	};
-	char *text = NULL;
-	size_t len = 0;
+
+	return load(&l, over, nover, config_defaults(c));
+}
+
+int config_load_incoming(struct vm_config *c, const char *path, const struct config_override *over,
+			 unsigned int nover, const struct device_class *const *classes,
+			 unsigned int nclasses, struct diag *d)
+{
+	struct config_loader l = {
+		.c = c,
+		.file = path,
+		.classes = classes,
+		.nclasses = nclasses,
+		.d = d,
+	};
 	int err = config_defaults(c);
 
-	if (!err && path)
-		err = set_base(&l, path);
-	if (!err && path && strncmp(path, "/dev/", 5))
-		err = name_from_file(c, path);
-	if (err)
-		diag_set(d, err, "out of memory");
-	if (!err && path)
-		err = read_file(path, &text, &len, d);
-	if (!err)
-		err = config_load_text(&l, text ? text : "", len, over, nover);
-	if (err)
-		config_free(c);
-	free(text);
-	free(l.base);
-	return err;
+	c->incoming = true;
+	return load(&l, over, nover, err);
 }

@@ -37,7 +37,7 @@ static void print_type(FILE *out, const struct opt *o)
 		fputs("path", out);
 		break;
 	case OPT_CHARDEV:
-		fputs("stdio, none, file:PATH or unix:PATH", out);
+		fputs("stdio, none, file:PATH, unix:PATH, pty or pty:PATH", out);
 		break;
 	case OPT_SOCKET:
 		fputs("unix:PATH or none", out);

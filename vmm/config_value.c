@@ -256,7 +256,9 @@ static void describe_wanted(const config_setting_t *s, const struct opt *o, char
 		snprintf(buf, size, "\"unix:PATH\" or \"none\"");
 		return;
 	case OPT_CHARDEV:
-		snprintf(buf, size, "\"stdio\", \"none\", \"file:PATH\" or \"unix:PATH\"");
+		snprintf(buf, size,
+			 "\"stdio\", \"none\", \"file:PATH\", \"unix:PATH\", \"pty\" or "
+			 "\"pty:PATH\"");
 		return;
 	case OPT_CHOICE:
 		list_choices(o->choices, buf, size);
@@ -381,8 +383,10 @@ static int path_prefix(enum opt_type type, const char *text)
 
 	if (type != OPT_CHARDEV && type != OPT_SOCKET)
 		return 0;
-	if (!strcmp(text, "none") || (chardev && !strcmp(text, "stdio")))
+	if (!strcmp(text, "none") || (chardev && (!strcmp(text, "stdio") || !strcmp(text, "pty"))))
 		return 0;
+	if (chardev && !strncmp(text, "pty:", 4) && text[4])
+		return 4;
 	if ((!strncmp(text, "unix:", 5) || (chardev && !strncmp(text, "file:", 5))) && text[5])
 		return 5;
 	return -EINVAL;

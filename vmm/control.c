@@ -7,6 +7,7 @@
  * read from. Events come all the same; at OUT_MAX it is cut off.
  */
 #include "qmp.h"
+#include "qmp_migrate.h"
 #include "usock.h"
 
 #include <unvmm/log.h>
@@ -416,6 +417,7 @@ int control_open(struct control **c, struct vm *vm, struct diag *d)
 	err = ctl->name ? make_socket(ctl, config, d)
 			: diag_set(d, -ENOMEM, "out of memory for the control socket");
 	if (!err) {
+		keeper_note(&vm->names, &ctl->listener.name, ctl->listener.path);
 		ctl->spare_fd = fcntl(ctl->listener.fd, F_DUPFD_CLOEXEC, 0);
 		err = loop_add(&vm->main_loop, &ctl->watch, ctl->listener.fd, POLLIN, listen_ready);
 		if (err)
@@ -515,4 +517,16 @@ void control_event(struct control *ctl, enum control_event event)
 		tell_end(ctl);
 		break;
 	}
+}
+
+void control_set_migration(struct control *ctl, struct qmp_migration *m)
+{
+	if (ctl)
+		ctl->qmp.migration = m;
+}
+
+void control_migration_event(struct control *ctl, unsigned int phase)
+{
+	if (ctl)
+		qmp_migrate_event(&ctl->qmp, (enum migration_phase)phase);
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define HUGE_2M	      MiB(2)
@@ -130,6 +131,13 @@ int gmem_create(struct gmem *g, uint64_t size, enum gmem_kind kind, struct diag 
 void gmem_destroy(struct gmem *g)
 {
 	gmem_log_stop(g);
+	free(g->log);
+	g->log = NULL;
+	for (unsigned int i = 0; i < g->nshared; i++)
+		gmem_region_unmap(&g->shared[i]);
+	free(g->shared);
+	g->shared = NULL;
+	g->nshared = 0;
 	if (g->base)
 		munmap(g->base, g->size);
 	if (g->fd >= 0)
@@ -139,19 +147,44 @@ void gmem_destroy(struct gmem *g)
 	g->nregions = 0;
 }
 
+/* The last region that begins at or below gpa, if it holds all of the range. */
+static const struct gmem_region *gmem_find_shared(const struct gmem *g, gpa_t gpa, uint64_t len)
+{
+	unsigned int low = 0, high = g->nshared;
+	const struct gmem_region *r;
+
+	while (low < high) {
+		unsigned int mid = (low + high) / 2;
+
+		if (g->shared[mid].gpa <= gpa)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	r = low ? &g->shared[low - 1] : NULL;
+	return r && range_within(gpa, len, r->gpa, r->size) ? r : NULL;
+}
+
 static const struct gmem_region *gmem_find(const struct gmem *g, gpa_t gpa, uint64_t len)
 {
 	for (unsigned int i = 0; i < g->nregions; i++)
 		if (range_within(gpa, len, g->regions[i].gpa, g->regions[i].size))
 			return &g->regions[i];
-	return NULL;
+	return g->nshared ? gmem_find_shared(g, gpa, len) : NULL;
+}
+
+const void *gmem_ptr_read(const struct gmem *g, gpa_t gpa, uint64_t len)
+{
+	const struct gmem_region *r = len ? gmem_find(g, gpa, len) : NULL;
+
+	return r && r->hva ? (uint8_t *)r->hva + (gpa - r->gpa) : NULL;
 }
 
 void *gmem_ptr(const struct gmem *g, gpa_t gpa, uint64_t len)
 {
 	const struct gmem_region *r = len ? gmem_find(g, gpa, len) : NULL;
 
-	return r ? (uint8_t *)r->hva + (gpa - r->gpa) : NULL;
+	return r && r->hva && !r->readonly ? (uint8_t *)r->hva + (gpa - r->gpa) : NULL;
 }
 
 int gmem_read(const struct gmem *g, gpa_t gpa, void *buf, size_t len)
@@ -160,7 +193,7 @@ int gmem_read(const struct gmem *g, gpa_t gpa, void *buf, size_t len)
 
 	if (!len)
 		return 0;
-	p = gmem_ptr(g, gpa, len);
+	p = gmem_ptr_read(g, gpa, len);
 	if (!p)
 		return -EFAULT;
 	memcpy(buf, p, len);
@@ -208,29 +241,206 @@ void gmem_mark_dirty(struct gmem *g, gpa_t gpa, uint64_t len)
 		return;
 	first = (r->offset + (gpa - r->gpa)) >> DIRTY_SHIFT;
 	last = (r->offset + (gpa - r->gpa) + len - 1) >> DIRTY_SHIFT;
+	if (dirty == &g->shared_log) {
+		dirty = __atomic_load_n(&r->dirty, __ATOMIC_ACQUIRE);
+		if (!dirty)
+			return;
+		first = (gpa - r->gpa) >> DIRTY_SHIFT;
+		last = (gpa - r->gpa + len - 1) >> DIRTY_SHIFT;
+	}
 	for (uint64_t page = first; page <= last; page++)
 		__atomic_fetch_or(&dirty[page / BITS_PER_WORD], 1ull << (page % BITS_PER_WORD),
 				  __ATOMIC_RELAXED);
 }
 
+static uint64_t log_words(const struct gmem *g)
+{
+	return ((g->size >> DIRTY_SHIFT) + BITS_PER_WORD - 1) / BITS_PER_WORD;
+}
+
 int gmem_log_start(struct gmem *g)
 {
-	uint64_t pages = g->size >> DIRTY_SHIFT;
-	uint64_t *bits;
-
 	if (g->dirty)
 		return -EALREADY;
-	bits = calloc((pages + BITS_PER_WORD - 1) / BITS_PER_WORD, sizeof(*bits));
-	if (!bits)
+	if (!g->log)
+		g->log = calloc(log_words(g), sizeof(*g->log));
+	if (!g->log)
 		return -ENOMEM;
-	__atomic_store_n(&g->dirty, bits, __ATOMIC_RELEASE);
+	/* A thread that was marking when the last log was stopped may have left a bit behind. */
+	for (uint64_t i = 0; i < log_words(g); i++)
+		__atomic_store_n(&g->log[i], 0, __ATOMIC_RELAXED);
+	/*
+	 * The caller makes KVM keep a log as well before it reads a page: by then a store of a
+	 * thread that found no log here has long left its processor's store buffer.
+	 */
+	__atomic_store_n(&g->dirty, g->log, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
+/* The memory stays: a thread may be about to mark a page in it. */
 void gmem_log_stop(struct gmem *g)
 {
-	uint64_t *bits = g->dirty;
-
 	__atomic_store_n(&g->dirty, NULL, __ATOMIC_RELEASE);
-	free(bits);
+}
+
+void gmem_log_fetch(struct gmem *g, uint64_t *bits)
+{
+	for (uint64_t i = 0; g->dirty && i < log_words(g); i++)
+		if (__atomic_load_n(&g->log[i], __ATOMIC_RELAXED))
+			bits[i] |= __atomic_exchange_n(&g->log[i], 0, __ATOMIC_SEQ_CST);
+}
+
+/* --- shared regions -------------------------------------------------------------------------- */
+
+static uint64_t *log_alloc(uint64_t size)
+{
+	uint64_t pages = size >> DIRTY_SHIFT;
+
+	return calloc((pages + BITS_PER_WORD - 1) / BITS_PER_WORD, sizeof(uint64_t));
+}
+
+static bool paged(uint64_t a, uint64_t b, uint64_t c)
+{
+	return (a | b | c) % PAGE_SIZE_4K == 0;
+}
+
+int gmem_region_map(struct gmem_region *r, gpa_t gpa, uint64_t size, int fd, uint64_t offset,
+		    bool readonly)
+{
+	struct stat st;
+	void *p;
+
+	*r = (struct gmem_region){
+		.gpa = gpa, .size = size, .offset = offset, .readonly = readonly
+	};
+	if (!size || !paged(gpa, size, offset) || gpa + (size - 1) < gpa ||
+	    offset + size < offset || offset + size > INT64_MAX)
+		return -EINVAL;
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || offset + size > (uint64_t)st.st_size)
+		return -EINVAL;
+	p = mmap(NULL, size, PROT_READ | (readonly ? 0 : PROT_WRITE), MAP_SHARED | MAP_NORESERVE,
+		 fd, (off_t)offset);
+	if (p == MAP_FAILED)
+		return -errno;
+	madvise(p, size, MADV_DONTDUMP);
+	r->hva = p;
+	return 0;
+}
+
+void gmem_region_unmap(struct gmem_region *r)
+{
+	if (r->hva)
+		munmap(r->hva, r->size);
+	free(r->dirty);
+	r->hva = NULL;
+	r->dirty = NULL;
+}
+
+int gmem_share(struct gmem *g, const struct gmem_region *r)
+{
+	struct gmem_region *table, new = *r;
+	unsigned int at = g->nshared;
+
+	/* Ends are compared as last bytes: a region may end at 2^64. */
+	for (unsigned int i = 0; i < g->nshared; i++) {
+		const struct gmem_region *o = &g->shared[i];
+
+		if (r->gpa <= o->gpa + (o->size - 1) && o->gpa <= r->gpa + (r->size - 1))
+			return -EEXIST;
+		if (o->gpa > r->gpa && i < at)
+			at = i;
+	}
+	if (g->nshared == GMEM_SHARED_MAX)
+		return -ENOSPC;
+	/* What cannot be reached is not written, and of any size: no log is made of it. */
+	if (g->dirty == &g->shared_log && new.hva && !new.dirty) {
+		new.dirty = log_alloc(r->size);
+		if (!new.dirty)
+			return -ENOMEM;
+	}
+	table = realloc(g->shared, (g->nshared + 1) * sizeof(*table));
+	if (!table) {
+		free(new.dirty);
+		return -ENOMEM;
+	}
+	memmove(table + at + 1, table + at, (g->nshared - at) * sizeof(*table));
+	table[at] = new;
+	g->shared = table;
+	g->nshared++;
+	return 0;
+}
+
+int gmem_unshare(struct gmem *g, gpa_t gpa, uint64_t size, struct gmem_region *r)
+{
+	for (unsigned int i = 0; i < g->nshared; i++) {
+		if (g->shared[i].gpa != gpa || g->shared[i].size != size)
+			continue;
+		*r = g->shared[i];
+		g->nshared--;
+		memmove(g->shared + i, g->shared + i + 1, (g->nshared - i) * sizeof(*r));
+		return 0;
+	}
+	return -ENOENT;
+}
+
+bool gmem_trap(const struct gmem *g, const void *addr)
+{
+	for (unsigned int i = 0; i < g->nshared; i++) {
+		const struct gmem_region *r = &g->shared[i];
+
+		if (r->hva && range_within((uintptr_t)addr, 1, (uintptr_t)r->hva, r->size))
+			return mmap(r->hva, r->size, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+				    0) != MAP_FAILED;
+	}
+	return false;
+}
+
+int gmem_shared_log_start(struct gmem *g)
+{
+	for (unsigned int i = 0; i < g->nshared; i++) {
+		struct gmem_region *r = &g->shared[i];
+		uint64_t *bits;
+
+		if (r->dirty || !r->hva)
+			continue;
+		bits = log_alloc(r->size);
+		if (!bits)
+			return -ENOMEM;
+		__atomic_store_n(&r->dirty, bits, __ATOMIC_RELEASE);
+	}
+	__atomic_store_n(&g->dirty, &g->shared_log, __ATOMIC_RELEASE);
+	return 0;
+}
+
+void gmem_shared_log_stop(struct gmem *g)
+{
+	__atomic_store_n(&g->dirty, NULL, __ATOMIC_RELEASE);
+}
+
+int gmem_shared_log_fetch(struct gmem *g, gpa_t gpa, uint64_t len, uint64_t *bits)
+{
+	if (!paged(gpa, len, 0) || gpa + len < gpa)
+		return -EINVAL;
+	for (uint64_t done = 0; done < len; done += PAGE_SIZE_4K)
+		if (!gmem_find_shared(g, gpa + done, PAGE_SIZE_4K))
+			return -ENOENT;
+	for (uint64_t n = 0; n < len >> DIRTY_SHIFT; n++) {
+		gpa_t at = gpa + (n << DIRTY_SHIFT);
+		const struct gmem_region *r = gmem_find_shared(g, at, PAGE_SIZE_4K);
+		uint64_t page = (at - r->gpa) >> DIRTY_SHIFT, bit = 1ull << page % BITS_PER_WORD;
+		uint64_t *word = r->dirty ? &r->dirty[page / BITS_PER_WORD] : NULL;
+
+		if (!word || !(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
+			continue;
+		/* Cleared before the owner copies the page: a write after that is found next time.
+		 */
+		__atomic_fetch_and(word, ~bit, __ATOMIC_ACQ_REL);
+		bits[n / BITS_PER_WORD] |= 1ull << n % BITS_PER_WORD;
+	}
+	return 0;
 }

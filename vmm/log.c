@@ -7,12 +7,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LOG_BURST 10
+#define LOG_BURST   10
+#define LOG_WAIT_MS 100
 
 static enum log_level log_max = LOG_WARN;
 static const char *log_name = "unvmm";
@@ -27,6 +29,22 @@ void log_set_name(const char *name)
 	log_name = name;
 }
 
+/*
+ * Would a write of a line go through? The caller may hold the control lock, and the reader, often
+ * the same as the console's, may have stopped. A pipe that polls as writable takes a whole line.
+ */
+static bool log_writable(void)
+{
+	static bool stuck;
+	struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+	bool was_stuck = __atomic_load_n(&stuck, __ATOMIC_RELAXED);
+	bool now_stuck = poll(&pfd, 1, was_stuck ? 0 : LOG_WAIT_MS) == 0;
+
+	if (now_stuck != was_stuck)
+		__atomic_store_n(&stuck, now_stuck, __ATOMIC_RELAXED);
+	return !now_stuck;
+}
+
 static void printf_like(2, 0) log_vmsg(enum log_level level, const char *fmt, va_list ap)
 {
 	static const char *const word[] = { "", "warning: ", "", "debug: " };
@@ -38,7 +56,7 @@ static void printf_like(2, 0) log_vmsg(enum log_level level, const char *fmt, va
 	if (n > (int)sizeof(line) - 2)
 		n = (int)sizeof(line) - 2;
 	line[n++] = '\n';
-	if (write(STDERR_FILENO, line, (size_t)n) < 0) {
+	if (log_writable() && write(STDERR_FILENO, line, (size_t)n) < 0) {
 		/* Nobody is left to be told. */
 	}
 	errno = saved;
@@ -52,6 +70,17 @@ void log_msg(enum log_level level, const char *fmt, ...)
 		return;
 	va_start(ap, fmt);
 	log_vmsg(level, fmt, ap);
+	va_end(ap);
+}
+
+void log_notice(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (log_max < LOG_WARN)
+		return;
+	va_start(ap, fmt);
+	log_vmsg(LOG_INFO, fmt, ap);
 	va_end(ap);
 }
 

@@ -421,19 +421,21 @@ static void complete(struct loop *l, uint64_t user_data, int res, uint32_t flags
  * that deferred work is not starved. The entry is given back before its handler runs, which may
  * submit and so let the kernel add others.
  */
-static void run_completions(struct loop *l)
+static int run_completions(struct loop *l)
 {
-	unsigned int n = io_uring_cq_ready(&l->ring);
+	unsigned int n = io_uring_cq_ready(&l->ring), done = 0;
 	struct io_uring_cqe *cqe;
 
-	while (n-- && io_uring_peek_cqe(&l->ring, &cqe) == 0) {
+	while (done < n && io_uring_peek_cqe(&l->ring, &cqe) == 0) {
 		uint64_t user_data = cqe->user_data;
 		uint32_t flags = cqe->flags;
 		int res = cqe->res;
 
 		io_uring_cqe_seen(&l->ring, cqe);
 		complete(l, user_data, res, flags);
+		done++;
 	}
+	return (int)done;
 }
 
 static void run_tail(struct loop *l)
@@ -446,7 +448,7 @@ static void run_tail(struct loop *l)
 	}
 }
 
-static uint64_t now_ns(void)
+uint64_t loop_now(void)
 {
 	struct timespec t;
 
@@ -465,7 +467,7 @@ static uint64_t now_ns(void)
 
 static int submit_and_wait(struct loop *l)
 {
-	uint64_t start = now_ns();
+	uint64_t start = loop_now();
 	int n;
 
 	if (l->look > 0) {
@@ -473,7 +475,7 @@ static int submit_and_wait(struct loop *l)
 		if (n < 0 || io_uring_cq_ready(&l->ring))
 			return n;
 		l->looks++;
-		while (now_ns() - start < LOOK_NS) {
+		while (loop_now() - start < LOOK_NS) {
 			n = io_uring_get_events(&l->ring);
 			if (n >= 0 && !io_uring_cq_ready(&l->ring))
 				continue;
@@ -486,26 +488,117 @@ static int submit_and_wait(struct loop *l)
 	if (l->look < 0)
 		l->look++;
 	else
-		l->look = now_ns() - start < SHORT_NS;
+		l->look = loop_now() - start < SHORT_NS;
+	return n;
+}
+
+void loop_look(struct loop *l, struct loop_look *k, uint64_t ns)
+{
+	k->until = loop_now() + ns;
+	if (k->queued)
+		return;
+	k->queued = true;
+	k->next = l->lookers;
+	l->lookers = k;
+}
+
+void loop_unlook(struct loop *l, struct loop_look *k)
+{
+	for (struct loop_look **p = &l->lookers; k->queued && *p; p = &(*p)->next) {
+		if (*p != k)
+			continue;
+		*p = k->next;
+		k->queued = false;
+		return;
+	}
+}
+
+/* One look at everything; true if something was found or given up, so that there is work. */
+static bool look_once(struct loop *l)
+{
+	uint64_t now = loop_now();
+	struct loop_look *k, *next;
+	bool any = false;
+
+	for (k = l->lookers; k; k = next) {
+		bool found = k->look(k);
+
+		next = k->next;
+		if (!found && now < k->until)
+			continue;
+		loop_unlook(l, k);
+		if (!found)
+			k->vain(k);
+		any = true;
+	}
+	return any;
+}
+
+/* The wait of a turn in which somebody looks: until there is a completion, or something to do. */
+static int submit_and_look(struct loop *l)
+{
+	int n;
+
+	do {
+		n = io_uring_submit_and_get_events(&l->ring);
+	} while (n >= 0 && !io_uring_cq_ready(&l->ring) && !look_once(l));
+	return n;
+}
+
+int loop_enable(struct loop *l)
+{
+	int err;
+
+	if (l->enabled)
+		return 0;
+	/* Makes io_uring_enter cheaper; the loop works without it. */
+	(void)io_uring_register_ring_fd(&l->ring);
+	err = io_uring_register(l->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	if (err < 0)
+		return err;
+	l->enabled = true;
+	return 0;
+}
+
+static int submit_for(struct loop *l, uint64_t wait_ns)
+{
+	struct __kernel_timespec ts = { .tv_sec = (int64_t)(wait_ns / 1000000000),
+					.tv_nsec = (long long)(wait_ns % 1000000000) };
+	struct io_uring_cqe *cqe;
+
+	if (!wait_ns)
+		return io_uring_submit_and_get_events(&l->ring);
+	if (wait_ns == LOOP_FOREVER)
+		return io_uring_submit_and_wait(&l->ring, 1);
+	return io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, &ts, NULL);
+}
+
+int loop_turn(struct loop *l, uint64_t wait_ns)
+{
+	int n = loop_enable(l);
+
+	if (n)
+		return n;
+	run_tail(l);
+	n = submit_for(l, wait_ns);
+	if (n < 0 && n != -ETIME && n != -EINTR && n != -EBUSY && n != -EAGAIN)
+		return n;
+	l->turns++;
+	n = run_completions(l);
+	run_tail(l);
 	return n;
 }
 
 int loop_run(struct loop *l)
 {
 	bool quit = false;
-	int n;
+	int n = loop_enable(l);
 
-	if (!l->enabled) {
-		/* Makes io_uring_enter cheaper; the loop works without it. */
-		(void)io_uring_register_ring_fd(&l->ring);
-		n = io_uring_register(l->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-		if (n < 0)
-			return n;
-		l->enabled = true;
-	}
+	if (n)
+		return n;
 	while (!quit) {
 		run_tail(l);
-		n = submit_and_wait(l);
+		n = l->lookers ? submit_and_look(l) : submit_and_wait(l);
 		/* EBUSY, EAGAIN: the kernel wants completions taken, or memory, first. */
 		if (n < 0 && n != -EINTR && n != -EBUSY && n != -EAGAIN)
 			return n;

@@ -32,6 +32,8 @@ static int open_boot_files(struct machine *m, struct diag *d)
 					.kernel_path = c->kernel,
 					.initrd_path = c->initrd,
 					.cmdline = c->cmdline };
+	if (!c->kernel) /* the guest comes from elsewhere, and ends when it resets itself */
+		return 0;
 	m->boot.kernel_fd = open_image("kernel", c->kernel, d);
 	if (m->boot.kernel_fd < 0)
 		return m->boot.kernel_fd;
@@ -41,9 +43,17 @@ static int open_boot_files(struct machine *m, struct diag *d)
 	return m->boot.initrd_fd < 0 ? m->boot.initrd_fd : 0;
 }
 
+static bool memory_is_shared(const struct vm_config *c)
+{
+	for (const struct device_config *dc = c->devices; dc; dc = dc->next)
+		if (dc->cls->needs_shared_memory && dc->cls->needs_shared_memory(dc->conf))
+			return true;
+	return c->shared;
+}
+
 static enum gmem_kind memory_kind(const struct vm_config *c)
 {
-	return c->hugepages ? GMEM_HUGETLB : c->shared ? GMEM_SHARED : GMEM_PRIVATE;
+	return c->hugepages ? GMEM_HUGETLB : memory_is_shared(c) ? GMEM_SHARED : GMEM_PRIVATE;
 }
 
 /*
@@ -66,31 +76,6 @@ static int create_core(struct machine *m, struct diag *d)
 	if (!err)
 		err = irq_init(&vm->irq, &vm->kvm, d);
 	return err;
-}
-
-/* The chips' power-on state, to go back to at a reboot. */
-static int keep_chips(struct machine *m, struct diag *d)
-{
-	int err = 0;
-
-	for (unsigned int i = 0; i < MACHINE_IRQCHIPS && !err; i++) {
-		m->chips[i].chip_id = i;
-		err = kvm_get_irqchip(&m->vm.kvm, &m->chips[i]);
-	}
-	if (!err && m->vm.config->pit)
-		err = kvm_get_pit(&m->vm.kvm, &m->pit);
-	return err ? diag_errno(d, err, "cannot read the interrupt controllers' state") : 0;
-}
-
-static int reset_chips(struct machine *m, struct diag *d)
-{
-	int err = 0;
-
-	for (unsigned int i = 0; i < MACHINE_IRQCHIPS && !err; i++)
-		err = kvm_set_irqchip(&m->vm.kvm, &m->chips[i]);
-	if (!err && m->vm.config->pit)
-		err = kvm_set_pit(&m->vm.kvm, &m->pit);
-	return err ? diag_errno(d, err, "cannot reset the interrupt controllers") : 0;
 }
 
 static int create_device(struct vm *vm, const struct device_class *cls, unsigned int index,
@@ -159,27 +144,54 @@ int machine_create(struct machine *m, const struct vm_config *config, struct dia
 	int err;
 
 	memset(m, 0, sizeof(*m));
-	m->boot.kernel_fd = m->boot.initrd_fd = -1;
-	err = vm_init(&m->vm, config, d);
+	m->boot.kernel_fd = m->boot.initrd_fd = m->keeper.fd = -1;
+	err = sandbox_init(&m->sandbox, config->user, config->sandbox, d);
+	if (!err) /* first: it shall inherit nothing */
+		err = keeper_start(&m->keeper, &m->sandbox, d);
+	if (!err)
+		err = vm_init(&m->vm, config, d);
 	if (err)
 		return err;
+	m->vm.sandbox = &m->sandbox;
 	err = open_boot_files(m, d);
 	if (!err)
 		err = create_core(m, d);
 	if (!err)
-		err = keep_chips(m, d);
+		err = chips_read(&m->vm, &m->chips, d);
 	if (!err) {
 		m->vm.console = chardev_open(&m->vm, config->console, d);
+		m->vm.operator= m->vm.console;
 		err = m->vm.console ? 0 : -EIO;
 	}
 	if (!err)
 		err = create_devices(m, d);
 	if (!err)
 		err = vcpus_create(&m->vcpus, &m->vm, (unsigned int)config->vcpus, d);
-	if (!err)
+	if (!err && !config->incoming)
 		err = load(m, d);
 	m->vm.vcpus = &m->vcpus;
 	return err;
+}
+
+/* The vcpus enter by themselves, before they run the guest. */
+static int enter_sandbox(struct machine *m, struct diag *d)
+{
+	struct vm *vm = &m->vm;
+	int err = 0;
+
+	if (vm->io_started)
+		err = sandbox_enter_loop(&m->io_entry, &m->sandbox, SANDBOX_IO, &vm->io.loop, d);
+	if (!err && vm->vf_started)
+		err = sandbox_enter_loop(&m->vf_entry, &m->sandbox, SANDBOX_VF, &vm->vf.loop, d);
+	if (err)
+		return err;
+	err = loop_enable(&vm->main_loop);
+	if (err)
+		return diag_errno(d, err, "the event loop cannot be started");
+	err = keeper_take(&m->keeper, vm->names, d);
+	if (err)
+		return err;
+	return sandbox_enter(&m->sandbox, SANDBOX_MAIN, d);
 }
 
 int machine_start(struct machine *m, struct diag *d)
@@ -187,6 +199,8 @@ int machine_start(struct machine *m, struct diag *d)
 	int err = vcpus_start(&m->vcpus, d);
 
 	if (!err)
+		err = enter_sandbox(m, d);
+	if (!err && !m->vm.paused && !m->vm.held)
 		vcpus_unpark(&m->vcpus);
 	return err;
 }
@@ -203,7 +217,7 @@ int machine_reboot(struct machine *m, struct diag *d)
 		if (err)
 			return err;
 	}
-	err = reset_chips(m, d);
+	err = chips_write(&m->vm, &m->chips, d);
 	if (!err)
 		err = load(m, d);
 	if (err)
@@ -212,7 +226,7 @@ int machine_reboot(struct machine *m, struct diag *d)
 	/* A vcpu may have ended the machine on its way out: on_event comes for that. */
 	if (m->vm.event == VM_EVENT_REBOOT)
 		m->vm.event = VM_EVENT_NONE;
-	goes_on = m->vm.event == VM_EVENT_NONE && !m->vm.paused;
+	goes_on = m->vm.event == VM_EVENT_NONE && !m->vm.paused && !m->vm.held;
 	vm_unlock(&m->vm);
 	if (goes_on)
 		vcpus_unpark(&m->vcpus);
@@ -246,4 +260,5 @@ void machine_destroy(struct machine *m)
 		close(m->boot.kernel_fd);
 	if (m->boot.initrd_fd >= 0)
 		close(m->boot.initrd_fd);
+	keeper_stop(&m->keeper); /* when all of their owners are gone */
 }

@@ -5,6 +5,9 @@
  */
 #include "cmd.h"
 
+#include <unvmm/log.h>
+#include <unvmm/sandbox.h>
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,19 +36,25 @@ static int may_set(int fd)
 	return pgrp < 0 || pgrp == getpgrp();
 }
 
-static void on_fatal_signal(int sig)
+static void on_fatal_signal(int sig, siginfo_t *si, void *context)
 {
+	char text[256];
+
+	(void)context;
 	/* SA_RESETHAND has restored the default action: raise() ends the process as the signal
 	 * says. */
 	if (saved_terminal.valid && may_set(saved_terminal.fd))
 		tcsetattr(saved_terminal.fd, TCSANOW, &saved_terminal.modes);
+	if (sandbox_describe(si, text, sizeof(text)))
+		log_error("%s", text);
 	raise(sig);
 }
 
 static void handle_fatal_signals(void)
 {
 	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT, SIGSYS };
-	struct sigaction sa = { .sa_handler = on_fatal_signal, .sa_flags = (int)SA_RESETHAND };
+	struct sigaction sa = { .sa_sigaction = on_fatal_signal,
+				.sa_flags = (int)SA_RESETHAND | SA_SIGINFO };
 
 	for (size_t i = 0; i < sizeof(fatal) / sizeof(fatal[0]); i++)
 		sigaction(fatal[i], &sa, NULL);
@@ -74,6 +83,8 @@ static const struct {
 	{ "resume", cmd_control, "let a paused guest go on" },
 	{ "reset", cmd_control, "reset a guest" },
 	{ "stop", cmd_stop, "have a guest power off" },
+	{ "doctor", cmd_doctor, "what this host has and lacks, and what mends it" },
+	{ "vf", cmd_vf, "this host's virtio functions: list, bind, unbind" },
 };
 
 static void usage(FILE *out)

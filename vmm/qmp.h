@@ -24,6 +24,7 @@
 #define QMP_NAMED_MAX	16 /* that have got a name, per client */
 #define QMP_NAME_MAX	64 /* bytes of such a name, NUL included */
 
+struct qmp_migration;
 struct vm;
 
 /* The server: what commands act on, and who hears of events. */
@@ -34,6 +35,7 @@ struct qmp {
 	uint64_t started_ns; /* CLOCK_MONOTONIC */
 	bool asked_quit;     /* a client has */
 	bool asked_reset;
+	struct qmp_migration *migration; /* NULL: the machine cannot be migrated */
 	struct qmp_session *sessions;
 };
 
@@ -95,7 +97,7 @@ struct qmp_arg {
 	bool optional;
 };
 
-#define QMP_ARGS_MAX 2
+#define QMP_ARGS_MAX 7
 
 struct qmp_command {
 	const char *name;
@@ -107,12 +109,13 @@ struct qmp_command {
 extern const struct qmp_command qmp_commands[];
 extern const unsigned int qmp_ncommands;
 
+/* Here, or in qmp_migrate.c. */
 const struct qmp_command *qmp_command_find(const char *name);
 /* The argument's text, or NULL if it was not given. */
 const char *qmp_text(const struct qmp_call *c, const char *name);
 
 /* "running", "paused", ... : QMP's RunState. */
-const char *qmp_run_state(struct vm *vm);
+const char *qmp_run_state(const struct qmp *q);
 struct json_object *qmp_version(void);
 
 /* --- stats.c --------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
  * Main thread, without the control lock.
  */
 #include "qmp.h"
+#include "qmp_migrate.h"
 
 #include <unvmm/vcpu.h>
 #include <unvmm/vm.h>
@@ -77,19 +78,24 @@ static int run_version(struct qmp_call *c)
 	return give(c, qmp_version());
 }
 
+static void add_names(struct json_object *list, const struct qmp_command *commands, unsigned int n)
+{
+	for (unsigned int i = 0; list && i < n; i++) {
+		struct json_object *o = json_object_new_object();
+
+		if (!o ||
+		    json_object_object_add(o, "name", json_object_new_string(commands[i].name)) ||
+		    json_object_array_add(list, o))
+			json_object_put(o);
+	}
+}
+
 static int run_commands(struct qmp_call *c)
 {
 	struct json_object *list = json_object_new_array();
 
-	for (unsigned int i = 0; list && i < qmp_ncommands; i++) {
-		struct json_object *o = json_object_new_object();
-
-		if (!o ||
-		    json_object_object_add(o, "name",
-					   json_object_new_string(qmp_commands[i].name)) ||
-		    json_object_array_add(list, o))
-			json_object_put(o);
-	}
+	add_names(list, qmp_commands, qmp_ncommands);
+	add_names(list, qmp_migrate_commands, qmp_nmigrate_commands);
 	return give(c, list);
 }
 
@@ -143,6 +149,16 @@ static int run_getfd(struct qmp_call *c)
 	return 0;
 }
 
+int qmp_take_fd(struct qmp_session *s, const char *name)
+{
+	struct qmp_fd *slot = find_fd(s, name);
+	int fd = slot ? slot->fd : -1;
+
+	if (slot)
+		slot->fd = -1;
+	return fd;
+}
+
 static int run_closefd(struct qmp_call *c)
 {
 	const char *name = qmp_text(c, "fdname");
@@ -157,8 +173,9 @@ static int run_closefd(struct qmp_call *c)
 
 /* --- the machine ----------------------------------------------------------------------------- */
 
-const char *qmp_run_state(struct vm *vm)
+const char *qmp_run_state(const struct qmp *q)
 {
+	struct vm *vm = q->vm;
 	enum vm_event event;
 
 	vm_lock(vm);
@@ -167,6 +184,8 @@ const char *qmp_run_state(struct vm *vm)
 	switch (event) {
 	case VM_EVENT_NONE:
 	case VM_EVENT_REBOOT:
+		if (vm->held)
+			return qmp_migrate_run_state(q);
 		return vm->paused ? "paused" : "running";
 	case VM_EVENT_PANIC:
 		return "guest-panicked";
@@ -179,7 +198,7 @@ const char *qmp_run_state(struct vm *vm)
 
 static int run_status(struct qmp_call *c)
 {
-	const char *state = qmp_run_state(c->qmp->vm);
+	const char *state = qmp_run_state(c->qmp);
 	int err = give_text(c, "status", state);
 
 	if (!err)
@@ -238,10 +257,11 @@ static int run_stop(struct qmp_call *c)
 
 static int run_cont(struct qmp_call *c)
 {
-	if (c->qmp->vm->paused) {
-		vm_resume(c->qmp->vm);
+	bool was = c->qmp->vm->paused, saved = qmp_migrate_continue(c->qmp);
+
+	vm_resume(c->qmp->vm);
+	if (was || saved)
 		qmp_event(c->qmp, "RESUME", NULL);
-	}
 	return 0;
 }
 
@@ -323,5 +343,8 @@ const struct qmp_command *qmp_command_find(const char *name)
 	for (unsigned int i = 0; i < qmp_ncommands; i++)
 		if (!strcmp(qmp_commands[i].name, name))
 			return &qmp_commands[i];
+	for (unsigned int i = 0; i < qmp_nmigrate_commands; i++)
+		if (!strcmp(qmp_migrate_commands[i].name, name))
+			return &qmp_migrate_commands[i];
 	return NULL;
 }

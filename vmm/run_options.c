@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run_options.c - the command line of `unvmm run`: one table of switches, from which the parser and
- * the usage text are made. Runs on main.
+ * run_options.c - the command lines of `unvmm run` and `unvmm receive`: one table of switches, from
+ * which the parsers and the usage texts are made. Runs on main.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -20,7 +20,8 @@
 #define LONG_BASE 256
 
 enum action {
-	SET_KEY, /* -m 1G is memory=1G */
+	SET_KEY,   /* -m 1G is memory=1G */
+	CLEAR_KEY, /* --no-sandbox is sandbox=false */
 	SET_OPTION,
 	ADD_DISK,
 	ADD_EXPECT,
@@ -28,6 +29,9 @@ enum action {
 	SET_TIMEOUT,
 	SET_SHUTDOWN,
 	SET_DRY_RUN,
+	SET_TEXT,
+	SET_FLAG,
+	SET_FILE,
 	MORE_LOG,
 	LESS_LOG,
 	SHOW_HELP,
@@ -40,45 +44,88 @@ struct switch_row {
 	enum action action;
 	const char *key; /* SET_KEY */
 	const char *help;
+	bool receives; /* `receive` only */
+	size_t offset; /* SET_TEXT, SET_FLAG: in struct run_options */
 };
+
+#define RECEIVE(field) .receives = true, .offset = offsetof(struct run_options, field)
 
 static const struct switch_row switches[] = {
-	{ 'k', "kernel", "FILE", SET_KEY, "kernel", "bzImage or ELF x86-64 kernel" },
-	{ 'i', "initrd", "FILE", SET_KEY, "initrd", "initial RAM disk" },
-	{ 'a', "append", "TEXT", SET_KEY, "cmdline", "kernel command line" },
-	{ 'm', "memory", "SIZE", SET_KEY, "memory", "guest RAM: bytes, or with K, M, G, T" },
-	{ 'c', "vcpus", "N", SET_KEY, "vcpus", "virtual CPUs, 1 to 64" },
+	{ 0, "listen", "ADDRESS", SET_TEXT, NULL,
+	  "wait there for a guest: HOST[:PORT] or unix:PATH", RECEIVE(listen) },
+	{ 0, "stdio", NULL, SET_FLAG, NULL,
+	  "it comes on standard input; go to the background with it", RECEIVE(stdio) },
+	{ 0, "from", "file:PATH", SET_TEXT, NULL, "it is in a file of \"unvmm migrate\"",
+	  RECEIVE(from) },
+	{ 0, "config", "FILE", SET_FILE, NULL, "the same as guest.cfg at the end",
+	  .receives = true },
+	{ 0, "tls", "FOLDER", SET_TEXT, NULL, "certificates for TCP: not available yet",
+	  RECEIVE(tls_folder) },
+	{ 0, "insecure", NULL, SET_FLAG, NULL,
+	  "TCP without them: who can connect can give us a guest, or read ours",
+	  RECEIVE(insecure) },
+	{ 'k', "kernel", "FILE", SET_KEY, "kernel", .help = "bzImage or ELF x86-64 kernel" },
+	{ 'i', "initrd", "FILE", SET_KEY, "initrd", .help = "initial RAM disk" },
+	{ 'a', "append", "TEXT", SET_KEY, "cmdline", .help = "kernel command line" },
+	{ 'm', "memory", "SIZE", SET_KEY, "memory",
+	  .help = "guest RAM: bytes, or with K, M, G, T" },
+	{ 'c', "vcpus", "N", SET_KEY, "vcpus", .help = "virtual CPUs, 1 to 64" },
 	{ 'd', "disk", "FILE[,KEY=VALUE]...", ADD_DISK, NULL,
-	  "append a disk; KEY alone means KEY=true" },
-	{ 0, "name", "NAME", SET_KEY, "name", "name of the guest in messages" },
-	{ 0, "console", "WHERE", SET_KEY, "console", "stdio, none, file:PATH or unix:PATH" },
-	{ 0, "control", "WHERE", SET_KEY, "control", "QMP socket: unix:PATH or none" },
+	  .help = "append a disk; KEY alone means KEY=true" },
+	{ 0, "name", "NAME", SET_KEY, "name", .help = "name of the guest in messages" },
+	{ 0, "console", "WHERE", SET_KEY, "console",
+	  .help = "stdio, none, file:PATH, unix:PATH or pty" },
+	{ 0, "control", "WHERE", SET_KEY, "control", .help = "QMP socket: unix:PATH or none" },
+	{ 0, "user", "USER[:GROUP]", SET_KEY, "user",
+	  .help = "become this user (default for root: nobody)" },
+	{ 0, "no-sandbox", NULL, CLEAR_KEY, "sandbox",
+	  .help = "keep user and system calls, for debugging" },
 	{ 'o', "option", "KEY=VALUE", SET_OPTION, NULL,
-	  "any key of the file; \"-o help\" lists them" },
-	{ 'n', "dry-run", NULL, SET_DRY_RUN, NULL, "check the configuration and stop" },
-	{ 0, "timeout", "SECONDS", SET_TIMEOUT, NULL, "end the guest then, exit status 124" },
+	  .help = "any key of the file; \"-o help\" lists them" },
+	{ 'n', "dry-run", NULL, SET_DRY_RUN, NULL, .help = "check the configuration and stop" },
+	{ 0, "timeout", "SECONDS", SET_TIMEOUT, NULL,
+	  .help = "end the guest then, exit status 124" },
 	{ 0, "expect", "REGEX", ADD_EXPECT, NULL,
-	  "wait for console output; after the last one exit 0" },
-	{ 0, "input", "TEXT", ADD_INPUT, NULL, "type TEXT once the --expect before it was seen" },
+	  .help = "wait for console output; after the last one exit 0" },
+	{ 0, "input", "TEXT", ADD_INPUT, NULL,
+	  .help = "type TEXT once the --expect before it was seen" },
 	{ 0, "shutdown-timeout", "SECONDS", SET_SHUTDOWN, NULL,
-	  "how long a guest may take to power off on SIGTERM (30)" },
-	{ 'v', "verbose", NULL, MORE_LOG, NULL, "say more; twice: debug" },
-	{ 'q', "quiet", NULL, LESS_LOG, NULL, "errors only" },
-	{ 'h', "help", NULL, SHOW_HELP, NULL, "this text" },
+	  .help = "how long a guest may take to power off on SIGTERM (30)" },
+	{ 'v', "verbose", NULL, MORE_LOG, NULL, .help = "say more; twice: debug" },
+	{ 'q', "quiet", NULL, LESS_LOG, NULL, .help = "errors only" },
+	{ 'h', "help", NULL, SHOW_HELP, NULL, .help = "this text" },
 };
 
-void run_options_usage(FILE *out)
+static bool is_receive(const char *command)
 {
+	return !strcmp(command, "receive");
+}
+
+void run_options_usage(FILE *out, const char *command)
+{
+	bool receives = is_receive(command);
 	unsigned int i;
 
-	fputs("usage: unvmm run [OPTIONS] [guest.cfg]\n"
-	      "Boots the guest that guest.cfg and the options describe, in the foreground.\n\n",
-	      out);
+	if (receives)
+		fputs("usage: unvmm receive --listen ADDRESS | --stdio | --from file:PATH "
+		      "[OPTIONS] "
+		      "[guest.cfg]\n"
+		      "Builds the machine that guest.cfg and the options describe, waits for a "
+		      "guest "
+		      "that\n\"unvmm migrate\" sends, and runs it.\n\n",
+		      out);
+	else
+		fputs("usage: unvmm run [OPTIONS] [guest.cfg]\n"
+		      "Boots the guest that guest.cfg and the options describe, in the "
+		      "foreground.\n\n",
+		      out);
 	for (i = 0; i < ARRAY_SIZE(switches); i++) {
 		const struct switch_row *r = &switches[i];
 		char left[48];
 		int n;
 
+		if (r->receives && !receives)
+			continue;
 		n = r->letter ? snprintf(left, sizeof(left), "  -%c, --%s", r->letter, r->name)
 			      : snprintf(left, sizeof(left), "      --%s", r->name);
 		if (r->arg)
@@ -319,6 +366,12 @@ static int apply(struct run_options *o, const struct switch_row *r, int val, con
 					   : add_disk(o, arg, what, d);
 		free(what);
 		return err;
+	case CLEAR_KEY:
+		if (asprintf(&what, "--%s", r->name) < 0)
+			return out_of_memory(d);
+		err = add_key(o, r->key, "false", what, d);
+		free(what);
+		return err;
 	case SET_OPTION:
 		return set_option(o, arg, d);
 	case ADD_EXPECT:
@@ -331,6 +384,15 @@ static int apply(struct run_options *o, const struct switch_row *r, int val, con
 		return parse_seconds(r->name, arg, true, &o->shutdown_ms, d);
 	case SET_DRY_RUN:
 		o->action = RUN_CHECK;
+		return 0;
+	case SET_TEXT:
+		*(const char **)(void *)((char *)o + r->offset) = arg;
+		return 0;
+	case SET_FLAG:
+		*(bool *)((char *)o + r->offset) = true;
+		return 0;
+	case SET_FILE:
+		o->path = arg;
 		return 0;
 	case MORE_LOG:
 		o->log_level = o->log_level >= LOG_INFO ? LOG_DEBUG : LOG_INFO;
@@ -373,22 +435,24 @@ static int refused(int val, char **argv, struct diag *d)
 }
 
 /* getopt_long()'s two forms of the table. */
-static void make_getopt(char *letters, struct option *longs)
+static void make_getopt(char *letters, struct option *longs, bool receives)
 {
-	unsigned int i;
+	unsigned int i, n = 0;
 
 	*letters++ = ':';
 	for (i = 0; i < ARRAY_SIZE(switches); i++) {
 		const struct switch_row *r = &switches[i];
 
-		longs[i] = (struct option){ r->name, r->arg ? required_argument : no_argument, NULL,
-					    LONG_BASE + (int)i };
+		if (r->receives && !receives)
+			continue;
+		longs[n++] = (struct option){ r->name, r->arg ? required_argument : no_argument,
+					      NULL, LONG_BASE + (int)i };
 		if (r->letter)
 			*letters++ = r->letter;
 		if (r->letter && r->arg)
 			*letters++ = ':';
 	}
-	longs[i] = (struct option){ 0 };
+	longs[n] = (struct option){ 0 };
 	*letters = '\0';
 }
 
@@ -399,7 +463,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct diag 
 	int val, err = 0;
 
 	*o = (struct run_options){ .shutdown_ms = SHUTDOWN_DEFAULT_MS, .log_level = LOG_WARN };
-	make_getopt(letters, longs);
+	make_getopt(letters, longs, is_receive(argv[0]));
 	opterr = 0;
 	optind = 0; /* glibc: from the beginning, also at a second call */
 	while (!err && (o->action == RUN_GUEST || o->action == RUN_CHECK) &&
@@ -409,14 +473,22 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct diag 
 		err = r ? apply(o, r, val, optarg, d) : refused(val, argv, d);
 	}
 	if (!err && (o->action == RUN_GUEST || o->action == RUN_CHECK)) {
-		if (argc - optind > 1)
+		int left = argc - optind - !o->path;
+
+		if (left > 0)
 			err = diag_set(d, -EINVAL,
 				       "one configuration file is enough; \"%.60s\" is "
 				       "left over",
-				       argv[optind + 1]);
-		else
+				       argv[argc - left]);
+		else if (!o->path)
 			o->path = argv[optind]; /* NULL at the end */
 	}
+	if (!err && is_receive(argv[0]) && (o->action == RUN_GUEST || o->action == RUN_CHECK) &&
+	    !!o->listen + !!o->from + o->stdio != 1)
+		err = diag_set(
+			d, -EINVAL,
+			"say where the guest comes from: --listen ADDRESS, --stdio or --from "
+			"file:PATH");
 	if (err)
 		run_options_free(o);
 	return err;

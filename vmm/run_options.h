@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run_options.h - the command line of `unvmm run`.
+ * run_options.h - the command lines of `unvmm run` and `unvmm receive`, which has all of its
+ * switches.
  *
  * Switches that describe the machine become configuration overrides, in the order typed; the rest
  * says how the guest is run. No file is opened and no value of the machine is checked here:
@@ -39,16 +40,23 @@ struct run_options {
 	uint64_t timeout_ms;  /* 0: none */
 	uint64_t shutdown_ms; /* from the request to power off to the end of the guest */
 	enum log_level log_level;
+	/* `receive` only: where the guest comes from, exactly one of these. They point into argv.
+	 */
+	const char *listen, *from;
+	bool stdio;
+	bool insecure;		/* plain TCP */
+	const char *tls_folder; /* of the certificates */
 };
 
 /*
- * argv[0] is "run". argv is permuted by getopt_long() and must outlive o. -EINVAL with a sentence:
- * print it and "try 'unvmm run --help'", exit 2. o is written in full; run_options_free() is owed
- * on success only.
+ * argv[0] is "run" or "receive". argv is permuted by getopt_long() and must outlive o. -EINVAL with
+ * a sentence: print it and "try 'unvmm COMMAND --help'", exit 2. o is written in full;
+ * run_options_free() is owed on success only.
  */
 int run_options_parse(struct run_options *o, int argc, char **argv, struct diag *d) must_check;
 void run_options_free(struct run_options *o);
-void run_options_usage(FILE *out);
+/* command: argv[0]. */
+void run_options_usage(FILE *out, const char *command);
 
 /* The text of --input with its escapes decoded, to be freed. -EINVAL, -ENOMEM with a sentence. */
 int run_options_decode(const char *text, char **out, struct diag *d) must_check;

@@ -212,7 +212,7 @@ static void report_machine(struct report *r, const struct qmp *q)
 	report_text(r, "name", "%s", q->name);
 	report_number(r, "pid", (uint64_t)getpid());
 	report_text(r, "version", "%s", UNVMM_VERSION);
-	report_text(r, "status", "%s", qmp_run_state(q->vm));
+	report_text(r, "status", "%s", qmp_run_state(q));
 	report_number(r, "uptime-ns", now_ns(CLOCK_MONOTONIC) - q->started_ns);
 	report_text(r, "machine", "%s", c->machine ? c->machine : "");
 	report_number(r, "vcpus", (uint64_t)c->vcpus);

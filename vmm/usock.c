@@ -19,10 +19,20 @@
 #define LOCK_TRIES 200 /* of 1 ms */
 #define ORPHAN_MS  1000
 
+void usock_lock(int folder)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	for (unsigned int i = 0; i < LOCK_TRIES; i++) {
+		if (!flock(folder, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK)
+			break;
+		nanosleep(&pause, NULL);
+	}
+}
+
 /* The folder of path, locked; -1 if it cannot be. Closing it unlocks it. */
 static int lock_folder(const char *path)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
 	const char *slash = strrchr(path, '/');
 	char folder[USOCK_PATH_MAX + 1] = ".";
 	int fd;
@@ -30,13 +40,8 @@ static int lock_folder(const char *path)
 	if (slash)
 		memcpy(folder, path, (size_t)(slash - path) + 1);
 	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	for (unsigned int i = 0; i < LOCK_TRIES; i++) {
-		if (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK)
-			break;
-		nanosleep(&pause, NULL);
-	}
+	if (fd >= 0)
+		usock_lock(fd);
 	return fd;
 }
 
@@ -159,8 +164,8 @@ void usock_close(struct usock *u)
 	struct stat st;
 
 	/* Only our own: by now another process may have put one of its own there. */
-	if (u->path && u->stat.st_ino && lstat(u->path, &st) == 0 && st.st_ino == u->stat.st_ino &&
-	    st.st_dev == u->stat.st_dev)
+	if (u->path && u->stat.st_ino && !u->name.taken && lstat(u->path, &st) == 0 &&
+	    st.st_ino == u->stat.st_ino && st.st_dev == u->stat.st_dev)
 		(void)unlink(u->path);
 	if (u->fd >= 0)
 		close(u->fd);

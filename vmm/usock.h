@@ -16,12 +16,15 @@
 
 #include <unvmm/diag.h>
 
+#include "keeper.h"
+
 #define USOCK_PATH_MAX 107 /* characters that fit into a struct sockaddr_un */
 
 struct usock {
 	int fd;	    /* -1: none */
 	char *path; /* owned */
 	struct stat stat;
+	struct keeper_name name; /* for its owner: see keeper.h */
 };
 
 /*
@@ -29,12 +32,14 @@ struct usock {
  * a process listens there. The sentence does not name the path: prefix it.
  */
 int usock_listen(struct usock *u, const char *path, int backlog, struct diag *d) must_check;
-/* Closes it, and removes the path if it still leads to this socket. */
+/* Closes it, and removes the path if it still leads to this socket and no keeper has taken it. */
 void usock_close(struct usock *u);
 
 /* A connection that does not block, or -errno: -ECONNREFUSED when nobody listens, -EAGAIN when the
  * listener's queue is full. */
 int usock_connect(const char *path) must_check;
+/* Locks a folder that is open, or gives up after 0.2 s. Closing it unlocks it. */
+void usock_lock(int folder);
 /* Removes the socket at path if nobody listens there. */
 void usock_remove_stale(const char *path);
 

@@ -6,6 +6,7 @@
 #include <unvmm/boot.h>
 #include <unvmm/log.h>
 #include <unvmm/platform.h>
+#include <unvmm/sandbox.h>
 #include <unvmm/thread.h>
 #include <unvmm/vcpu.h>
 #include <unvmm/vm.h>
@@ -111,7 +112,9 @@ static void handle_exit(struct vcpu *c)
 	case KVM_EXIT_MMIO:
 		exit_mmio(c);
 		break;
-	case KVM_EXIT_SHUTDOWN: /* triple fault: a reset on a PC */
+	case KVM_EXIT_SHUTDOWN: /* a reset on a PC; where it was is lost (AMD APM vol. 2, 15.14.3)
+				 */
+		log_warn("vcpu %u: triple fault: the guest resets", c->id);
 		vm_request(c->vm, VM_EVENT_REBOOT, 0);
 		break;
 	case KVM_EXIT_INTR:
@@ -143,6 +146,42 @@ static bool wait_until_wanted(struct vcpu *c)
 	return go;
 }
 
+/* KVM_RUN returned an error: true if the guest can go on all the same. */
+static bool run_failed(struct vcpu *c, int err, uint32_t removals)
+{
+	bool goes_on;
+
+	vm_lock(c->vm);
+	goes_on = err == -EFAULT && vm_memory_fault(c->vm, removals);
+	if (!goes_on)
+		vm_fail(c->vm, "vcpu %u: KVM cannot run the guest: %s", c->id, strerror(-err));
+	vm_unlock(c->vm);
+	return goes_on;
+}
+
+#define NS_PER_S 1000000000ull
+
+/* Sleeps if it is to. A wish to park ends that, and leaves immediate_exit set. */
+static void nap(struct vcpu *c)
+{
+	struct vcpu_set *s = c->set;
+	struct timespec until;
+	int err = 0;
+
+	pthread_mutex_lock(&s->park_lock);
+	if (s->run_wanted && c->nap_ns) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		c->nap_ns += (uint64_t)until.tv_nsec;
+		until.tv_sec += (time_t)(c->nap_ns / NS_PER_S);
+		until.tv_nsec = (long)(c->nap_ns % NS_PER_S);
+		c->run->immediate_exit = 0;
+		while (s->run_wanted && !err)
+			err = pthread_cond_timedwait(&s->changed, &s->park_lock, &until);
+	}
+	c->nap_ns = 0;
+	pthread_mutex_unlock(&s->park_lock);
+}
+
 /*
  * Runs the guest until the vcpu is wanted out. An access that was being handled when the kick came
  * is completed by the KVM_RUN that then returns -EINTR, so a parked vcpu has no half instruction.
@@ -150,24 +189,34 @@ static bool wait_until_wanted(struct vcpu *c)
 static void run_guest(struct vcpu *c)
 {
 	for (;;) {
+		uint32_t removals = slots_removals(&c->vm->slots);
 		int r = kvm_vcpu_run(c->fd);
 
 		if (r == -EINTR || r == -EAGAIN) {
 			if (!__atomic_load_n(&c->set->run_wanted, __ATOMIC_ACQUIRE))
 				return;
+			nap(c);
 			continue;
 		}
 		__atomic_store_n(&c->exits, c->exits + 1, __ATOMIC_RELAXED);
-		if (r < 0) {
-			vm_lock(c->vm);
-			vm_fail(c->vm, "vcpu %u: KVM cannot run the guest: %s", c->id,
-				strerror(-r));
-			vm_unlock(c->vm);
-			/* It may never say -EINTR again: the request for the end is enough. */
-			return;
-		}
-		handle_exit(c);
+		if (r >= 0)
+			handle_exit(c);
+		else if (!run_failed(c, r, removals))
+			return; /* it may never say -EINTR again: the request for the end is enough
+				 */
 	}
+}
+
+static bool enter_sandbox(struct vcpu *c)
+{
+	struct diag d = { 0 };
+
+	if (!sandbox_enter(c->vm->sandbox, SANDBOX_VCPU, &d))
+		return true;
+	vm_lock(c->vm);
+	vm_fail(c->vm, "vcpu %u: %s", c->id, d.text);
+	vm_unlock(c->vm);
+	return false;
 }
 
 static void *vcpu_thread(void *arg)
@@ -175,6 +224,8 @@ static void *vcpu_thread(void *arg)
 	struct vcpu *c = arg;
 
 	__atomic_store_n(&c->tid, gettid(), __ATOMIC_RELAXED);
+	if (!enter_sandbox(c))
+		return NULL;
 	while (wait_until_wanted(c))
 		run_guest(c);
 	return NULL;
@@ -201,7 +252,6 @@ static int vcpu_create(struct vcpu *c, struct kvm_cpuid2 *cpuid, struct diag *d)
 
 int vcpus_create(struct vcpu_set *s, struct vm *vm, unsigned int n, struct diag *d)
 {
-	struct kvm_cpuid2 *cpuid;
 	int err = 0;
 
 	*s = (struct vcpu_set){ 0 };
@@ -216,14 +266,14 @@ int vcpus_create(struct vcpu_set *s, struct vm *vm, unsigned int n, struct diag 
 		return diag_set(d, -EINVAL, "vcpus: this host's KVM allows %u, not %u",
 				vm->kvm.max_vcpus, n);
 	s->cpus = calloc(n, sizeof(*s->cpus));
-	if (!s->cpus || cpuid_build(&vm->kvm, n, &cpuid))
+	if (!s->cpus || cpuid_build(&vm->kvm, n, &s->cpuid))
 		return diag_set(d, -ENOMEM, "out of memory for %u vcpus", n);
 	for (unsigned int i = 0; i < n && !err; i++) {
 		s->cpus[i] = (struct vcpu){ .vm = vm, .id = i, .fd = -1, .stats_fd = -1, .set = s };
-		err = vcpu_create(&s->cpus[i], cpuid, d);
+		err = vcpu_create(&s->cpus[i], s->cpuid, d);
 		s->n = i + 1;
 	}
-	free(cpuid);
+	cpuid_set_vcpu(s->cpuid, 0);
 	return err;
 }
 
@@ -285,6 +335,18 @@ void vcpus_request_park(struct vcpu_set *s)
 	pthread_mutex_lock(&s->park_lock);
 	__atomic_store_n(&s->run_wanted, false, __ATOMIC_RELEASE);
 	kick_all(s);
+	pthread_cond_broadcast(&s->changed); /* who naps */
+	pthread_mutex_unlock(&s->park_lock);
+}
+
+void vcpus_nap(struct vcpu_set *s, uint64_t ns)
+{
+	pthread_mutex_lock(&s->park_lock);
+	if (s->run_wanted) {
+		for (unsigned int i = 0; i < s->n; i++)
+			s->cpus[i].nap_ns = ns;
+		kick_all(s);
+	}
 	pthread_mutex_unlock(&s->park_lock);
 }
 
@@ -332,6 +394,7 @@ void vcpus_destroy(struct vcpu_set *s)
 		free(c->power_on);
 	}
 	free(s->cpus);
+	free(s->cpuid);
 	pthread_mutex_destroy(&s->park_lock);
 	pthread_cond_destroy(&s->changed);
 	*s = (struct vcpu_set){ 0 };

@@ -22,11 +22,7 @@
 #define EFER_LME (1ull << 8)
 #define EFER_LMA (1ull << 10)
 
-#define MSR_TSC		  0x10
-#define MSR_APIC_BASE	  0x1b
-#define MSR_TSC_ADJUST	  0x3b
 #define MSR_MTRR_DEF_TYPE 0x2ff
-#define MSR_TSC_DEADLINE  0x6e0
 #define MTRR_ENABLE_WB	  0x806 /* MTRRs on, default type write-back: what firmware leaves */
 /* FXSAVE area, in 32-bit words, and the values after a reset (Intel SDM vol. 1, 10.5.1, 8.1.5). */
 #define XSAVE_FCW_WORD	 0
@@ -53,13 +49,10 @@ static bool msr_is_reset(uint32_t index)
 	       index != MSR_APIC_BASE;
 }
 
-static int read_msrs(struct vcpu *c, struct kvm_msr_entry *out, unsigned int n)
+int vcpu_state_read_msrs(const struct vcpu *c, struct kvm_msr_entry *out, unsigned int n)
 {
-	const struct kvm_msr_list *list = c->vm->kvm.msrs;
 	unsigned int got = 0;
 
-	for (unsigned int i = 0; i < n; i++)
-		out[i] = (struct kvm_msr_entry){ .index = list->indices[i] };
 	while (got < n) {
 		int r = kvm_vcpu_get_msrs(c->fd, &out[got], n - got);
 
@@ -70,6 +63,31 @@ static int read_msrs(struct vcpu *c, struct kvm_msr_entry *out, unsigned int n)
 			memmove(&out[got], &out[got + 1], (--n - got) * sizeof(*out));
 	}
 	return (int)n;
+}
+
+int vcpu_state_set_msrs(const struct vcpu *c, const struct kvm_msr_entry *want, unsigned int n,
+			uint32_t *refused, unsigned int nrefused)
+{
+	struct kvm_msr_entry *set = calloc(n ? n : 1, sizeof(*set));
+	unsigned int nset = 0, at = 0;
+	int r;
+
+	if (!set)
+		return -ENOMEM;
+	memcpy(set, want, n * sizeof(*set));
+	r = vcpu_state_read_msrs(c, set, n);
+	/* What was read is a part of what is wanted, in the same order. */
+	for (unsigned int i = 0; r >= 0 && i < n; i++) {
+		bool known = at < (unsigned int)r && set[at].index == want[i].index;
+
+		if (known && set[at++].data == want[i].data)
+			continue;
+		set[nset++] = want[i];
+	}
+	if (r >= 0)
+		r = kvm_vcpu_set_msrs(c->fd, set, nset, refused, nrefused);
+	free(set);
+	return r;
 }
 
 /* Says once, for vcpu 0, which MSRs the host's KVM refuses; the guest runs without them. */
@@ -96,7 +114,9 @@ int vcpu_state_power_on(struct vcpu *c, struct diag *d)
 	r = kvm_vcpu_set_msrs(c->fd, firmware, ARRAY_SIZE(firmware), refused, REFUSED_MAX);
 	if (r >= 0) {
 		report_refused(c, refused, r);
-		r = read_msrs(c, p->msrs, max);
+		for (unsigned int i = 0; i < max; i++)
+			p->msrs[i].index = c->vm->kvm.msrs->indices[i];
+		r = vcpu_state_read_msrs(c, p->msrs, max);
 	}
 	if (r >= 0) {
 		p->nmsrs = (unsigned int)r;
@@ -113,29 +133,23 @@ int vcpu_state_power_on(struct vcpu *c, struct diag *d)
 	return r < 0 ? diag_errno(d, r, "cannot read the state of vcpu %u", c->id) : 0;
 }
 
-/* Only what the guest changed is set again: some KVMs refuse even the value that is there. */
 static int reset_msrs(struct vcpu *c)
 {
 	const struct vcpu_power_on *p = c->power_on;
-	struct kvm_msr_entry *now = calloc(p->nmsrs, sizeof(*now));
+	struct kvm_msr_entry *msrs = calloc(p->nmsrs + 1, sizeof(*msrs));
 	uint32_t refused[REFUSED_MAX];
 	unsigned int n = 0;
-	int r = 0;
+	int r;
 
-	if (!now)
+	if (!msrs)
 		return -ENOMEM;
 	for (unsigned int i = 0; i < p->nmsrs; i++)
-		now[i] = p->msrs[i];
-	if (p->nmsrs)
-		r = kvm_vcpu_get_msrs(c->fd, now, p->nmsrs);
-	for (int i = 0; i < r; i++)
-		if (now[i].data != p->msrs[i].data && msr_is_reset(now[i].index))
-			now[n++] = p->msrs[i];
-	if (r >= 0)
-		r = kvm_vcpu_set_msrs(c->fd, now, n, refused, REFUSED_MAX);
+		if (msr_is_reset(p->msrs[i].index))
+			msrs[n++] = p->msrs[i];
+	r = vcpu_state_set_msrs(c, msrs, n, refused, REFUSED_MAX);
 	if (r > 0)
 		report_refused(c, refused, r);
-	free(now);
+	free(msrs);
 	return r < 0 ? r : 0;
 }
 
@@ -236,4 +250,9 @@ int vcpu_state_reset(struct vcpu *c, const struct boot_entry *entry, struct diag
 						       : KVM_MP_STATE_UNINITIALIZED);
 	p->used = true;
 	return r < 0 ? diag_errno(d, r, "cannot set the first registers of vcpu %u", c->id) : 0;
+}
+
+void vcpu_state_loaded(struct vcpu *c)
+{
+	c->power_on->used = true;
 }

@@ -25,9 +25,10 @@ int vm_init(struct vm *vm, const struct vm_config *config, struct diag *d)
 	int err;
 
 	*vm = (struct vm){ .config = config,
-			   .kvm = { .fd = -1, .vm_fd = -1, .stats_fd = -1 },
+			   .kvm = { .fd = -1, .vm_fd = -1, .stats_fd = -1, .vfio_fd = -1 },
 			   .mem = { .fd = -1 },
 			   .event_work = { .fn = vm_event_arrived } };
+	slots_init(&vm->slots, &vm->kvm);
 	bus_init(&vm->pio);
 	bus_init(&vm->mmio);
 	pthread_mutex_init(&vm->lock, NULL);
@@ -43,6 +44,8 @@ void vm_fini(struct vm *vm)
 {
 	if (!vm->config)
 		return;
+	if (vm->vf_started)
+		io_thread_stop(&vm->vf);
 	if (vm->io_started)
 		io_thread_stop(&vm->io);
 	irq_fini(&vm->irq);
@@ -96,6 +99,8 @@ static void unpark(struct vm *vm)
 	vm_lock(vm);
 	if (vm->vcpus && vm->event == VM_EVENT_NONE)
 		vcpus_unpark(vm->vcpus);
+	else if (vm->on_event && vm->event == VM_EVENT_REBOOT) /* it may have waited for this */
+		loop_call(&vm->main_loop, &vm->event_work);
 	vm_unlock(vm);
 }
 
@@ -106,13 +111,11 @@ static void resume_devices(struct vm *vm, const struct device *end)
 			dev->cls->resume(dev);
 }
 
-int vm_pause(struct vm *vm, struct diag *d)
+static int stop(struct vm *vm, struct diag *d)
 {
 	struct device *dev;
 	int err = 0;
 
-	if (vm->paused)
-		return 0;
 	if (vm->vcpus && vcpus_park(vm->vcpus)) {
 		unpark(vm);
 		return diag_set(d, -ETIMEDOUT, "a vcpu does not leave the guest; it runs on");
@@ -127,17 +130,12 @@ int vm_pause(struct vm *vm, struct diag *d)
 			   dev->id);
 		resume_devices(vm, dev->next);
 		unpark(vm);
-		return err;
 	}
-	vm->paused = true;
-	return 0;
+	return err;
 }
 
-void vm_resume(struct vm *vm)
+static void go(struct vm *vm)
 {
-	if (!vm->paused)
-		return;
-	vm->paused = false;
 	resume_devices(vm, NULL);
 	/* Else the guest's watchdogs take the pause for a hang; without kvm-clock they do not. */
 	for (unsigned int i = 0; vm->vcpus && i < vm->vcpus->n && vm->kvm.has_kvmclock_ctrl; i++)
@@ -146,12 +144,89 @@ void vm_resume(struct vm *vm)
 	unpark(vm);
 }
 
+int vm_pause(struct vm *vm, struct diag *d)
+{
+	int err = vm->paused || vm->held ? 0 : stop(vm, d);
+
+	vm->paused |= !err;
+	return err;
+}
+
+void vm_resume(struct vm *vm)
+{
+	bool was = vm->paused;
+
+	vm->paused = false;
+	if (was && !vm->held)
+		go(vm);
+}
+
+int vm_hold(struct vm *vm, struct diag *d)
+{
+	int err = vm->paused || vm->held ? 0 : stop(vm, d);
+
+	vm->held |= !err;
+	return err;
+}
+
+void vm_release(struct vm *vm)
+{
+	bool was = vm->held;
+
+	vm->held = false;
+	if (was && !vm->paused)
+		go(vm);
+}
+
+/* --- memory that can go away ------------------------------------------------------------------ */
+
+void vm_add_mapper(struct vm *vm, struct vm_mapper *m)
+{
+	m->next = vm->mappers;
+	vm->mappers = m;
+}
+
+void vm_remove_mapper(struct vm *vm, struct vm_mapper *m)
+{
+	struct vm_mapper **p = &vm->mappers;
+
+	while (*p && *p != m)
+		p = &(*p)->next;
+	if (*p)
+		*p = m->next;
+}
+
+bool vm_memory_fault(struct vm *vm, uint32_t removals)
+{
+	/* Several vcpus may stumble over one page: the first has it removed, for the others, too.
+	 */
+	bool removed = slots_removals(&vm->slots) != removals;
+
+	if (!removed)
+		for (struct vm_mapper *m = vm->mappers; m; m = m->next)
+			removed |= m->fault(m);
+	return removed;
+}
+
+/* --- threads on first use --------------------------------------------------------------------- */
+
+static struct loop *thread_loop(struct io_thread *t, bool *started, const char *name,
+				struct diag *d)
+{
+	if (!*started) {
+		if (io_thread_start(t, name, d))
+			return NULL;
+		*started = true;
+	}
+	return &t->loop;
+}
+
 struct loop *vm_io_loop(struct vm *vm, struct diag *d)
 {
-	if (!vm->io_started) {
-		if (io_thread_start(&vm->io, "unvmm-io", d))
-			return NULL;
-		vm->io_started = true;
-	}
-	return &vm->io.loop;
+	return thread_loop(&vm->io, &vm->io_started, "unvmm-io", d);
+}
+
+struct loop *vm_vf_loop(struct vm *vm, struct diag *d)
+{
+	return thread_loop(&vm->vf, &vm->vf_started, "vf", d);
 }

@@ -18,6 +18,9 @@
 #define PTE_ADDR     0x000ffffffffff000ull
 #define PAGE_2M	     0x200000ull
 
+#define VECTOR_GP  13
+#define OPCODE_HLT 0xf4
+
 /* One page directory maps 1 GiB: 4 for what every guest maps, the rest for RAM above and BARs. */
 #define TABLES_MAX 96
 
@@ -117,8 +120,17 @@ void cpu_init(void)
 		gate_set(&cpu_idt[i], (uintptr_t)cpu_stubs + (uintptr_t)i * CPU_STUB_SIZE);
 }
 
+/* Ring 3 may not: cpu_exception() does it. */
+void cpu_halt(void)
+{
+	for (;;)
+		__asm__ volatile("hlt" : : : "memory");
+}
+
 void cpu_exception(const struct cpu_trap *trap, uint64_t cr2)
 {
+	if (trap->vector == VECTOR_GP && *(const uint8_t *)trap->rip == OPCODE_HLT)
+		cpu_halt();
 	print("\r\nexception %u error 0x%x rip 0x%llx ring %u rsp 0x%llx cr2 0x%llx\r\n",
 	      (unsigned int)trap->vector, (unsigned int)trap->error, (unsigned long long)trap->rip,
 	      (unsigned int)trap->cs & 3, (unsigned long long)trap->rsp, (unsigned long long)cr2);

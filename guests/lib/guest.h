@@ -56,6 +56,10 @@ void cpu_map(uint64_t base, uint64_t size, enum cpu_cache cache);
 /* Ring 0. Reads tsc_khz from kvm-clock, if there is one. */
 uint64_t cpu_tsc_khz(void);
 
+/* Ring 3. The processor has nothing to do any more, and uses no time; its devices stay as they are.
+ */
+void cpu_halt(void) __attribute__((noreturn));
+
 /* From the exception stubs of start.S: reports and exits with status 1. */
 struct cpu_trap {
 	uint64_t vector, error, rip, cs, rflags, rsp, ss;

@@ -33,13 +33,16 @@ struct vm_config {
 	char *initrd;	 /* may be NULL */
 	char *cmdline;	 /* default "" */
 	char *control;	 /* "unix:PATH" | "none"; NULL: where `unvmm list` looks (control.h) */
-	char *console;	 /* "stdio" | "file:PATH" | "unix:PATH" | "none" */
+	char *console;	 /* as chardev.h has it: "stdio" | "pty" | "none" | "file:PATH" ... */
 	int64_t vcpus;	 /* 1..64, default 1 */
 	uint64_t memory; /* bytes, default 256 MiB, at least 16 MiB, multiple of 4 KiB (2 MiB huge)
 			  */
 	bool hugepages;	 /* RAM from the host's pool of 2 MiB pages */
 	bool shared;	 /* RAM from a memfd, which other processes can be given */
+	bool incoming;	 /* the guest comes from elsewhere: config_load_incoming() */
 	bool pit;	 /* in-kernel 8254, default true */
+	bool sandbox;	 /* system calls are filtered (sandbox.h), default true */
+	char *user;	 /* "NAME|UID[:GROUP|GID]" to become; NULL: nobody for root */
 	enum on_reboot on_reboot;
 	/* In the order of the classes, then of the lists. Devices without a key are not in it. */
 	struct device_config *devices;
@@ -73,6 +76,14 @@ struct config_override {
 int config_load(struct vm_config *c, const char *path, const struct config_override *over,
 		unsigned int nover, const struct device_class *const *classes,
 		unsigned int nclasses, struct diag *d) must_check;
+
+/*
+ * The same for a machine that receives its guest. It need not have a kernel; without one it cannot
+ * boot again, so a reset ends it (on_reboot is ON_REBOOT_EXIT).
+ */
+int config_load_incoming(struct vm_config *c, const char *path, const struct config_override *over,
+			 unsigned int nover, const struct device_class *const *classes,
+			 unsigned int nclasses, struct diag *d) must_check;
 
 /* Every key of the machine and of the classes with its range and default: `-o help`. */
 void config_print_keys(FILE *out, const struct device_class *const *classes, unsigned int nclasses);

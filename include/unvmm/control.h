@@ -19,6 +19,7 @@
 #define CONTROL_CLIENTS 16
 
 struct control;
+struct qmp_migration;
 struct vm;
 
 /*
@@ -41,6 +42,11 @@ enum control_event {
 
 /* Without the control lock. NULL does nothing. */
 void control_event(struct control *c, enum control_event event);
+
+/* What stands behind the migration commands (qmp_migrate.h); it outlives c. NULL does nothing. */
+void control_set_migration(struct control *c, struct qmp_migration *m);
+/* Tells of a phase of it (migration.h). NULL does nothing. */
+void control_migration_event(struct control *c, unsigned int phase);
 
 /*
  * The folder of the default sockets. With `make` it is created, mode 0700, if it is not there.

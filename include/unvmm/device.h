@@ -20,7 +20,7 @@ enum opt_type {
 	OPT_SIZE,    /* uint64_t bytes: integer or "512M" (K, M, G, T: powers of 1024) */
 	OPT_STRING,  /* char *, owned by the configuration */
 	OPT_PATH,    /* char *: a file; relative ones count from the configuration file's folder */
-	OPT_CHARDEV, /* char *: "stdio", "none", "file:PATH" or "unix:PATH" (chardev.h) */
+	OPT_CHARDEV, /* char *: "stdio", "none", "file:PATH", "unix:PATH", "pty" ... (chardev.h) */
 	OPT_SOCKET,  /* char *: "unix:PATH" or "none" */
 	OPT_CHOICE,  /* int: index in `choices` */
 };
@@ -72,6 +72,11 @@ struct device_class {
 	 * the group: "nets.0" ... "has neither tap nor passt; ...".
 	 */
 	int (*check)(const void *conf, struct diag *d);
+	/*
+	 * Will another process map guest memory for this instance? Then it must be a memfd. NULL:
+	 * no.
+	 */
+	bool (*needs_shared_memory)(const void *conf);
 
 	/*
 	 * Makes an instance: registers its regions, sets dev->priv and dev->state. Called by main
@@ -91,6 +96,17 @@ struct device_class {
 	 */
 	int (*quiesce)(struct device *dev);
 	void (*resume)(struct device *dev);
+	/*
+	 * Makes durable what the guest was told is written. Any thread but a vcpu's, running or
+	 * quiesced; waits for the disk. NULL: it keeps nothing.
+	 */
+	int (*sync)(struct device *dev);
+	/*
+	 * The guest has just come from another host and runs: interrupts are repeated, because one
+	 * may have been lost on the way, and a network card announces its new place. Main, control
+	 * lock held. NULL: nothing to tell.
+	 */
+	void (*moved)(struct device *dev);
 	/*
 	 * For `unvmm info` and `unvmm stats`, into a group that is open: what this instance is, and
 	 * its counters. Control lock held; the vcpus and the io thread run. NULL: nothing to tell.

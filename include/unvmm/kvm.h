@@ -21,6 +21,7 @@ struct kvm {
 	int fd; /* /dev/kvm */
 	int vm_fd;
 	int stats_fd;	   /* the VM's statistics; -1: none */
+	int vfio_fd;	   /* the VM's kvm-vfio device; -1: not made yet */
 	size_t run_size;   /* bytes of a vcpu's kvm_run mapping */
 	size_t xsave_size; /* bytes that KVM_GET_XSAVE2 returns */
 	unsigned int max_vcpus;
@@ -30,6 +31,10 @@ struct kvm {
 	bool has_kvmclock_ctrl;
 	bool has_xcrs;
 	bool has_any_length_ioeventfd;
+	bool has_sregs2; /* PAE's page directory pointers travel, too */
+	bool has_tsc_scaling;
+	bool has_clock;		   /* kvm-clock can be read and set */
+	bool has_manual_log;	   /* the dirty log is cleared by kvm_log_clear() only */
 	struct kvm_cpuid2 *cpuid;  /* what the host's KVM supports; owned */
 	struct kvm_msr_list *msrs; /* MSRs that make up a vcpu's state; owned */
 };
@@ -47,6 +52,24 @@ int kvm_set_slot(struct kvm *k, unsigned int slot, uint64_t gpa, uint64_t size, 
 /* Sets all RAM of g as slots 0..n-1. Before kvm_create_irqchip(): slots after it cost 4 to 13 ms on
  * some kernels. */
 int kvm_add_ram(struct kvm *k, const struct gmem *g, struct diag *d) must_check;
+
+/*
+ * The log of the pages of RAM that vcpus and KVM wrote, one bitmap per slot (api.rst, 4.8, 4.117).
+ * A ring per vcpu is the other way that KVM has: it must be decided on before the first vcpu is
+ * made, and makes guests exit that are never moved; a bitmap of 1 GiB is 32 KiB to copy, 8 us.
+ *
+ * With has_manual_log a started log has every bit set and write-protects nothing: that is done by
+ * kvm_log_clear() for the pages that are about to be read, so that a page that is written again
+ * before its turn costs nothing. Without, kvm_log_get() clears all that it reports.
+ *
+ * bits: one per page of the slot, in whole words; kvm_log_get() overwrites them. kvm_log_clear():
+ * `first` is a multiple of 64, and so is npages unless the slot ends there. Any thread.
+ */
+int kvm_log_start(struct kvm *k, const struct gmem *g) must_check;
+void kvm_log_stop(struct kvm *k, const struct gmem *g);
+int kvm_log_get(struct kvm *k, unsigned int slot, uint64_t *bits) must_check;
+int kvm_log_clear(struct kvm *k, unsigned int slot, uint64_t first, uint32_t npages,
+		  const uint64_t *bits) must_check;
 
 /* In-kernel PICs, I/O APIC and local APICs, 24 GSIs; then the PIT if asked for. */
 int kvm_create_irqchip(struct kvm *k, bool pit, struct diag *d) must_check;
@@ -67,11 +90,22 @@ int kvm_irqfd(struct kvm *k, int eventfd, unsigned int gsi, bool assign) must_ch
 int kvm_ioeventfd(struct kvm *k, int eventfd, uint64_t addr, unsigned int len, bool pio,
 		  bool assign) must_check;
 
+/*
+ * Tells KVM that the functions of a VFIO group are assigned to this VM, which it must know for
+ * posted interrupts and for the guest's cache control. -ENODEV: this KVM has no such device.
+ */
+int kvm_vfio_add(struct kvm *k, int group_fd) must_check;
+int kvm_vfio_del(struct kvm *k, int group_fd);
+
 /* The state of one interrupt controller (chip->chip_id), and of the PIT. */
 int kvm_get_irqchip(struct kvm *k, struct kvm_irqchip *chip) must_check;
 int kvm_set_irqchip(struct kvm *k, const struct kvm_irqchip *chip) must_check;
 int kvm_get_pit(struct kvm *k, struct kvm_pit_state2 *pit) must_check;
 int kvm_set_pit(struct kvm *k, const struct kvm_pit_state2 *pit) must_check;
+
+/* The guest's kvm-clock, in nanoseconds: what it reads now, and shall go on from. */
+int kvm_get_clock(struct kvm *k, uint64_t *ns) must_check;
+int kvm_set_clock(struct kvm *k, uint64_t ns) must_check;
 
 /* Creates vcpu `id`, returns its descriptor and maps its kvm_run. */
 int kvm_create_vcpu(struct kvm *k, unsigned int id, struct kvm_run **run,
@@ -91,7 +125,11 @@ int kvm_vcpu_get_regs(int vcpu_fd, struct kvm_regs *regs) must_check;
 int kvm_vcpu_set_regs(int vcpu_fd, const struct kvm_regs *regs) must_check;
 int kvm_vcpu_get_sregs(int vcpu_fd, struct kvm_sregs *sregs) must_check;
 int kvm_vcpu_set_sregs(int vcpu_fd, const struct kvm_sregs *sregs) must_check;
-/* xsave has xsave_size bytes. */
+/* -ENOTTY without has_sregs2. */
+int kvm_vcpu_get_sregs2(int vcpu_fd, struct kvm_sregs2 *sregs) must_check;
+int kvm_vcpu_set_sregs2(int vcpu_fd, const struct kvm_sregs2 *sregs) must_check;
+/* xsave has k->xsave_size bytes. */
+int kvm_vcpu_get_xsave(const struct kvm *k, int vcpu_fd, struct kvm_xsave *xsave) must_check;
 int kvm_vcpu_set_xsave(int vcpu_fd, const struct kvm_xsave *xsave) must_check;
 int kvm_vcpu_get_xcrs(int vcpu_fd, struct kvm_xcrs *xcrs) must_check;
 int kvm_vcpu_set_xcrs(int vcpu_fd, const struct kvm_xcrs *xcrs) must_check;
@@ -99,6 +137,8 @@ int kvm_vcpu_get_debugregs(int vcpu_fd, struct kvm_debugregs *regs) must_check;
 int kvm_vcpu_set_debugregs(int vcpu_fd, const struct kvm_debugregs *regs) must_check;
 int kvm_vcpu_get_lapic(int vcpu_fd, struct kvm_lapic_state *lapic) must_check;
 int kvm_vcpu_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic) must_check;
+/* Also lets a pending INIT or SIPI take effect, which changes registers: to be read first. */
+int kvm_vcpu_get_mp_state(int vcpu_fd, uint32_t *state) must_check;
 int kvm_vcpu_set_mp_state(int vcpu_fd, uint32_t state) must_check;
 int kvm_vcpu_get_events(int vcpu_fd, struct kvm_vcpu_events *ev) must_check;
 int kvm_vcpu_set_events(int vcpu_fd, const struct kvm_vcpu_events *ev) must_check;
@@ -107,6 +147,9 @@ int kvm_vcpu_set_events(int vcpu_fd, const struct kvm_vcpu_events *ev) must_chec
  * For a vcpu it waits as long as that is in the guest. -ENOTTY before Linux 5.14.
  */
 int kvm_stats_open(int vm_or_vcpu_fd) must_check;
+/* The rate of the guest's time stamp counter. Setting it is exact only with has_tsc_scaling. */
+int kvm_vcpu_get_tsc_khz(int vcpu_fd, uint32_t *khz) must_check;
+int kvm_vcpu_set_tsc_khz(int vcpu_fd, uint32_t khz) must_check;
 /* Tells a guest with kvm-clock that it was paused, for its watchdogs. -EINVAL: it has none. */
 int kvm_vcpu_was_paused(int vcpu_fd) must_check;
 /* Enters the guest. 0 or -errno (-EINTR: kicked). */

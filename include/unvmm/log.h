@@ -2,8 +2,9 @@
 /*
  * log.h - messages to the operator, on stderr, one line each, "unvmm: <text>".
  *
- * Any thread; each line is one write(2), so lines never mix. Never blocks on anything but that
- * write. Messages that a guest, a device or a peer can cause at will go through log_limited().
+ * Any thread; each line is one write(2), so lines never mix. A reader of stderr that has stopped
+ * holds the caller for 0.1 s, once, and then misses lines. Messages that a guest, a device or a
+ * peer can cause at will go through log_limited().
  */
 #ifndef UNVMM_LOG_H
 #define UNVMM_LOG_H
@@ -24,6 +25,9 @@ void log_msg(enum log_level level, const char *fmt, ...) printf_like(2, 3);
 #define log_warn(...)  log_msg(LOG_WARN, __VA_ARGS__)
 #define log_info(...)  log_msg(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_msg(LOG_DEBUG, __VA_ARGS__)
+
+/* What the operator needs to know of a guest that is well; not with --quiet. */
+void log_notice(const char *fmt, ...) printf_like(1, 2);
 
 /* A budget for one cause: LOG_BURST lines, refilled one per second. Zero-initialised is ready. */
 struct log_limit {

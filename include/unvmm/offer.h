@@ -14,8 +14,9 @@
 #define OFFER_NAME "portable-1"
 
 /* Entries of a queue, for those who need a constant; offer_queue_size() says whose. */
-#define OFFER_QUEUE_SIZE     256
-#define OFFER_RNG_QUEUE_SIZE 64
+#define OFFER_QUEUE_SIZE	 256
+#define OFFER_RNG_QUEUE_SIZE	 64
+#define OFFER_CONSOLE_QUEUE_SIZE 64
 
 enum offer_when {
 	OFFER_ALWAYS,	  /* a function that lacks it is not accepted */

@@ -43,6 +43,8 @@ struct state_field {
 	/* Saved, and expected, only if it returns true; NULL: always. Looks only at fields before
 	 * it. */
 	bool (*needed)(const void *obj);
+	/* Elements that are saved, at most `count`; NULL: all. Looks only at fields before it. */
+	uint32_t (*used)(const void *obj);
 };
 
 struct state_desc {

@@ -37,6 +37,7 @@ struct vcpu {
 	enum vcpu_state state; /* protected by park_lock of the set */
 	struct vcpu_set *set;
 	uint64_t exits;			/* returns to user space; its own thread writes */
+	uint64_t nap_ns;		/* to be slept through before it runs on; park_lock */
 	struct vcpu_power_on *power_on; /* state to go back to at a reset; owned */
 };
 
@@ -44,6 +45,7 @@ struct vcpu {
 struct vcpu_set {
 	struct vcpu *cpus;
 	unsigned int n;
+	struct kvm_cpuid2 *cpuid; /* what the guest sees on vcpu 0; owned */
 	pthread_mutex_t park_lock;
 	pthread_cond_t changed;
 	bool run_wanted, stop_wanted; /* written under park_lock, read by vcpus without */
@@ -62,6 +64,11 @@ void vcpus_unpark(struct vcpu_set *s);
 int vcpus_park(struct vcpu_set *s) must_check;
 /* Tells the vcpus to leave the guest, without waiting: for vm_request(). Any thread, any lock. */
 void vcpus_request_park(struct vcpu_set *s);
+/*
+ * Takes every running vcpu out of the guest for `ns` nanoseconds, unless it is parked before: to
+ * slow down a guest that writes memory faster than it can be moved. Any thread; does not wait.
+ */
+void vcpus_nap(struct vcpu_set *s, uint64_t ns);
 /* Ends and joins all threads, closes everything. Also fit for a set that never started. */
 void vcpus_destroy(struct vcpu_set *s);
 

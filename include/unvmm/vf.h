@@ -81,8 +81,10 @@ struct vf {
 	const struct vf_ops *ops;
 	char name[VF_NAME_MAX]; /* "0000:03:00.2" or the socket's path: for sentences */
 	struct vf_info info;	/* constant after open */
+	struct gmem *ram; /* what vf_map_ram() mapped, or NULL: for dirty pages of message DMA */
 	/*
-	 * The function is gone (unplugged, server ended, protocol broken): once, on the vf thread.
+	 * The function is gone (unplugged, server ended, protocol broken): once, on the vf thread,
+	 * out of its loop and never from inside a call. A backend without a loop tells nobody.
 	 * `request`: its host asks to have it back (VFIO's request event); it still works. May be
 	 * called again then. Both are set by the owner after open; NULL: nobody wants to know.
 	 */
@@ -104,8 +106,9 @@ struct vf_ops {
 			    unsigned int len);
 	/*
 	 * Maps pages of an area of the region, shared, readable and writable. Nothing of unvmm's
-	 * own touches the mapping (a function that went away would be SIGBUS): it is for a KVM slot,
-	 * where that is -EFAULT. Released with munmap() by the caller. -EINVAL outside of areas.
+	 * own touches the mapping (a function that went away would be SIGBUS): it is for a KVM
+	 * slot, where that is -EFAULT. Released with munmap() by the caller. -EINVAL outside of
+	 * areas.
 	 */
 	int (*region_mmap)(struct vf *vf, unsigned int region, uint64_t off, uint64_t len,
 			   void **at);
@@ -121,7 +124,8 @@ struct vf_ops {
 	 * Wires MSI-X vectors [0, n) to eventfds, all at once; fds[i] < 0: that vector to nothing.
 	 * The descriptors stay the caller's. n 0: MSI-X off. n above info.nvectors: -EINVAL.
 	 * While vectors are wired a change of single descriptors with the same n keeps the others'
-	 * pending interrupts.
+	 * pending interrupts: it is by their numbers that a change is seen, so a descriptor that
+	 * was closed is passed as -1 once before its number means another one.
 	 */
 	int (*irq_set)(struct vf *vf, const int *fds, unsigned int n);
 	/*
@@ -163,15 +167,17 @@ struct vf_ops {
 
 /*
  * Opens a function: it is reset as far as it can be, memory decoding is on, bus mastering off, no
- * vectors are wired. `loop` is the vf thread's. -errno with one sentence that names the function,
- * what is wrong and what mends it.
+ * vectors are wired. `loop` is the vf thread's, and runs; NULL for a short look (no lost(), no DMA
+ * by message between calls). -errno with one sentence that names the function, what is wrong and
+ * what mends it.
  */
 int vf_vfio_open(struct vm *vm, struct loop *loop, const char *pci_address, struct vf **vf,
 		 struct diag *d) must_check;
 int vf_user_open(struct loop *loop, const char *socket, struct vf **vf, struct diag *d) must_check;
 
-/* Maps all of g's RAM, IOVA = guest-physical address. On failure nothing stays mapped. (vf_mem.c) */
-int vf_map_ram(struct vf *vf, const struct gmem *g, struct diag *d) must_check;
+/* Maps all of g's RAM, IOVA = guest-physical address. On failure nothing stays mapped. (vf_mem.c)
+ */
+int vf_map_ram(struct vf *vf, struct gmem *g, struct diag *d) must_check;
 void vf_unmap_ram(struct vf *vf, const struct gmem *g);
 
 /* True if [iova, iova + size) can be translated. */

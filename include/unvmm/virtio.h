@@ -9,13 +9,13 @@
  * whether a ring is served by a thread of ours or by a device. Source: virtio 1.2, section 4.1.
  *
  *   guest: register write -> policy table -> journal -> op -> software queue or VF
- *   guest: doorbell       -> eventfd (KVM) or trapped, as vdev_ops.doorbell says
+ *   guest: doorbell       -> page of the VF, eventfd (KVM) or trapped, as vdev_ops.doorbell says
  *   vdev:  interrupt      -> the queue's eventfd -> irqfd (msix.h) -> guest
  *
- * Thread: ops run with the control lock held, on a vcpu or the main thread, and never wait for
- * a ring. vdev_needs_reset(), vdev_stopped(), vdev_config_changed() and vdev_interrupt() may be
- * called by any thread, with the lock or without; they leave a note that the transport finds at
- * the guest's next register access.
+ * Thread: ops run with the control lock held, on a vcpu or the main thread (doorbell() on the one
+ * that rewires, too), and never wait for a ring. vdev_needs_reset(), vdev_stopped(),
+ * vdev_config_changed() and vdev_interrupt() may be called by any thread, with the lock or without;
+ * they leave a note that the transport finds at the guest's next register access.
  */
 #ifndef UNVMM_VIRTIO_H
 #define UNVMM_VIRTIO_H
@@ -30,6 +30,9 @@
 #include <unvmm/vq.h>
 
 #define VDEV_QUEUES_MAX 64 /* one doorbell page each */
+
+/* After so many calls of ops->doorbell_fault() nothing of the vdev is mapped any more. */
+#define VDEV_DOORBELL_FAULTS 4
 
 #define VIRTIO_BIT(n) (1ull << (n))
 
@@ -55,11 +58,23 @@ struct vdev_queue {
 enum doorbell_kind {
 	DOORBELL_TRAP,	  /* exit to user space, ops->kick() */
 	DOORBELL_EVENTFD, /* KVM writes to `fd` */
+	DOORBELL_MAPPED,  /* the guest's doorbell page is `page`: its store reaches the device */
 };
 
+/*
+ * What ops->doorbell() answers; it is given { DOORBELL_TRAP, -1, NULL, NULL }. fd and page belong
+ * to the vdev and stay valid until another answer is wired, or the queue is not wired any more:
+ * that is once stop() is called. Whatever is wired, kick() may be called at any time while it runs.
+ *
+ * All of a mapped page is the guest's, to read and to write, not just the doorbell in it: the page
+ * must hold nothing but doorbells of this function. The guest rings at queues[q].doorbell_offset in
+ * it, so that must be where the device expects the doorbell of q.
+ */
 struct vdev_doorbell {
 	enum doorbell_kind kind;
-	int fd;
+	int fd;		 /* DOORBELL_EVENTFD; DOORBELL_MAPPED: if it cannot be mapped; -1: trap */
+	void *page;	 /* DOORBELL_MAPPED: one page of 4 KiB in this process */
+	const char *why; /* static: why it is not mapped, for `unvmm info`; NULL: no reason known */
 };
 
 /* What has gone through a queue. One writer each; read by anybody, at any time. */
@@ -114,10 +129,22 @@ struct vdev_ops {
 	 * not repeated. Before vdev_stopped() it has put each queue's place into queues[q].index.
 	 */
 	void (*stop)(struct vdev *v);
-	/* Which way for the doorbell of q? Asked at every start. NULL: DOORBELL_TRAP. */
+	/*
+	 * Which way for the doorbell of q? Asked for every enabled queue at every start, before
+	 * start(), when the guest has moved the BAR, and by virtio_pci_rewire(). NULL:
+	 * DOORBELL_TRAP. A way that KVM refuses becomes the next worse one, at last a trap.
+	 */
 	void (*doorbell)(struct vdev *v, unsigned int q, struct vdev_doorbell *db);
 	/* A trapped doorbell. */
 	void (*kick)(struct vdev *v, unsigned int q);
+	/*
+	 * A vcpu stumbled over a page that this vdev, or another one, has mapped: the memory behind
+	 * it is gone (KVM_RUN: -EFAULT, which does not say where). No doorbell of the VM is mapped
+	 * any more; they signal the eventfd of the same answer, or trap. The vdev looks after its
+	 * function and then says vdev_needs_reset() or calls virtio_pci_rewire(). Called on a vcpu.
+	 * NULL: nothing is mapped until the next start.
+	 */
+	void (*doorbell_fault)(struct vdev *v);
 	/* Device configuration; [off, off + len) lies inside config_size; little endian. */
 	void (*config_read)(struct vdev *v, unsigned int off, void *buf, unsigned int len);
 	/* NULL: all fields are read-only. */
@@ -126,9 +153,9 @@ struct vdev_ops {
 
 /*
  * Gives a vdev its PCI function. v->vm, ops, id, device_id, class_code, nqueues, config_size,
- * offered and queues[].size_max are set by the caller, which keeps the memory until
- * virtio_pci_destroy(). Transport features (VERSION_1, INDIRECT_DESC, EVENT_IDX) are part of
- * `offered`, because a VF may lack them.
+ * offered, queues[].size_max and queues[].doorbell_offset are set by the caller, which keeps the
+ * memory until virtio_pci_destroy(). Transport features (VERSION_1, INDIRECT_DESC, EVENT_IDX) are
+ * part of `offered`, because a VF may lack them.
  */
 int virtio_pci_create(struct vdev *v, struct diag *d) must_check;
 /* The vdev has been stopped. */
@@ -140,6 +167,25 @@ void virtio_pci_destroy(struct vdev *v);
 int virtio_pci_reset(struct vdev *v) must_check;
 int virtio_pci_quiesce(struct vdev *v) must_check;
 void virtio_pci_resume(struct vdev *v);
+/*
+ * For device_class.moved: interrupts the guest for every queue, because what was signalled at the
+ * other host may not have come along. Drivers find nothing to do, or what they waited for.
+ */
+void virtio_pci_moved(struct vdev *v);
+
+/*
+ * Asks ops->doorbell() anew for every queue and changes what differs; no doorbell is lost on the
+ * way. Nothing happens unless the vdev runs. Control lock held, any thread that may take it.
+ */
+void virtio_pci_rewire(struct vdev *v);
+
+/*
+ * The eventfd of queue q's interrupt, whatever its vector is, from virtio_pci_create() to
+ * virtio_pci_destroy(): for a function's MSI-X vector, whose interrupts then reach the guest by the
+ * irqfd without a thread of unvmm. Any thread. Other than with vdev_interrupt(), a signal is
+ * kept while the queue has no vector.
+ */
+int vdev_irq_fd(const struct vdev *v, unsigned int q);
 
 /*
  * For device_class.info and stats of devices whose dev->priv is the vdev: the function, and its

@@ -19,10 +19,14 @@
 #include <unvmm/irq.h>
 #include <unvmm/kvm.h>
 #include <unvmm/loop.h>
+#include <unvmm/slots.h>
 
 struct pci_host;
 struct chardev;
+struct keeper_name;
+struct sandbox;
 struct vcpu_set;
+struct vfio;
 
 /* Why the machine stops. The first request wins, but anything goes before a reboot. */
 enum vm_event {
@@ -35,21 +39,37 @@ enum vm_event {
 	VM_EVENT_ERROR,	    /* the host failed the machine: sentence in vm->error */
 };
 
+/* Somebody who shows memory to the guest (slots.h) that can go away, as a device's can. */
+struct vm_mapper {
+	/* Unmaps all of it and sees why; false: nothing was mapped. On a vcpu, lock held. */
+	bool (*fault)(struct vm_mapper *m);
+	struct vm_mapper *next; /* private */
+};
+
 struct vm {
 	const struct vm_config *config;
+	const struct sandbox *sandbox; /* what each thread enters; NULL: none */
 	struct kvm kvm;
 	struct gmem mem;
+	struct slots slots;	   /* of pages in the guest's address space that are not RAM */
+	struct vm_mapper *mappers; /* under the lock */
 	struct bus pio, mmio;
 	struct irq irq;
 	pthread_mutex_t lock; /* the control lock */
 	struct loop main_loop;
 	struct io_thread io; /* started by the first device that asks vm_io_loop() */
 	bool io_started;
-	struct pci_host *pci; /* set by the PCI host bridge, the first device */
-	struct chardev *console;
+	struct io_thread vf; /* likewise by vm_vf_loop() */
+	bool vf_started;
+	struct pci_host *pci;	   /* set by the PCI host bridge, the first device */
+	struct chardev *console;   /* of the serial port */
+	struct chardev *operator;  /* of --expect, --input and the terminal's signals; never NULL */
+	struct keeper_name *names; /* in the file system: they end with the guest */
+	struct vfio *vfio; /* the container of the assigned functions; lives as long as they */
 	struct device *devices;
 	struct vcpu_set *vcpus;
 	bool paused; /* by vm_pause(); main thread */
+	bool held;   /* by vm_hold(); main thread */
 
 	enum vm_event event; /* under the lock */
 	uint8_t code;
@@ -78,15 +98,39 @@ void vm_fail(struct vm *vm, const char *fmt, ...) printf_like(2, 3);
  */
 int vm_pause(struct vm *vm, struct diag *d) must_check;
 void vm_resume(struct vm *vm);
+/*
+ * The same for a migration, apart from the operator's: the guest runs while neither holds it. While
+ * it is held nothing changes the machine: a reset that is asked for waits for vm_release().
+ */
+int vm_hold(struct vm *vm, struct diag *d) must_check;
+void vm_release(struct vm *vm);
 
 /* The io thread's loop for software devices; starts the thread on first use. NULL with a sentence.
  */
 struct loop *vm_io_loop(struct vm *vm, struct diag *d) must_check;
 
+/*
+ * The vf thread's loop: all calls to assigned functions and their servers are made there (vf.h),
+ * because they block. So neither a vcpu nor main ever waits for a function. The thread starts on
+ * first use and sleeps while nobody calls. NULL with a sentence.
+ */
+struct loop *vm_vf_loop(struct vm *vm, struct diag *d) must_check;
+
+/* m is the caller's until vm_remove_mapper(). Main, before any vcpu runs or with the lock held. */
+void vm_add_mapper(struct vm *vm, struct vm_mapper *m);
+void vm_remove_mapper(struct vm *vm, struct vm_mapper *m);
+/*
+ * KVM_RUN said -EFAULT: memory that a slot shows is not there. Has all mappers unmap theirs, since
+ * KVM does not say which it was, and returns true if the vcpu may try again: it will trap then.
+ * False if nothing was mapped: RAM itself has failed. `removals` is slots_removals() of before
+ * KVM_RUN. Lock held. A vcpu cannot go round for ever: each time, a mapper must have mapped anew.
+ */
+bool vm_memory_fault(struct vm *vm, uint32_t removals) must_check;
+
 /* Sets up an empty machine: locks, buses, main loop. KVM and memory are added by the builder. */
 int vm_init(struct vm *vm, const struct vm_config *config, struct diag *d) must_check;
-/* Releases what vm_init() and vm_io_loop() made; also after a failed vm_init(). Devices and vcpus
- * are gone. */
+/* Releases what vm_init(), vm_io_loop() and vm_vf_loop() made; also after a failed vm_init().
+ * Devices and vcpus are gone. */
 void vm_fini(struct vm *vm);
 
 #endif

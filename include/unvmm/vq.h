@@ -40,7 +40,7 @@ struct vq {
 	bool running;
 	/* Host addresses of the rings: checked once at vq_start(), valid until vq_stop(). */
 	const struct vring_desc *desc_ring;
-	struct vring_avail *avail_ring;
+	struct vring_avail *avail_ring; /* only read; perhaps mapped so */
 	struct vring_used *used_ring;
 	uint16_t next_avail; /* index of the next entry to take */
 	uint16_t next_used;  /* index of the next entry to give back */
@@ -107,6 +107,18 @@ void vq_mark_written(struct vq *q, const struct vq_chain *c, uint64_t len);
  */
 void vq_disable_kicks(struct vq *q);
 bool vq_enable_kicks(struct vq *q) must_check;
+/* Whether there is a request that has not been popped. */
+bool vq_waiting(const struct vq *q) must_check;
+
+/*
+ * The other way, of a device that hears every doorbell and looks at the ring only then. Allows
+ * vq_pop() exactly what is in the ring now, and asks for a kick with the next request. True: more
+ * came just then, perhaps without a kick, so it must be called again.
+ */
+bool vq_look(struct vq *q) must_check;
+
+/* After memory was taken away or added: are the rings still where they were at vq_start()? */
+bool vq_rings_stand(const struct vq *q) must_check;
 
 /* A cursor over the bytes of one part of a chain. It changes the chain's iovecs in place. */
 struct vq_bytes {

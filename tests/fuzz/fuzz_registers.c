@@ -6,7 +6,8 @@
  * is checked here. Thread: the fuzzer's.
  *
  * The input is a sequence of struct step, nine bytes each. If bytes are left over, the function's
- * state is saved and loaded at the end (which takes longer than all the steps).
+ * state is saved and loaded at the end (which takes longer than all the steps). Doorbells are wired
+ * in the KVM of fake_kvm.h, in every way that a vdev can ask for.
  *
  * Planted bug (FUZZ_PLANT): selected() does not compare queue_select with the number of queues.
  */
@@ -17,8 +18,10 @@
 #include <unvmm/log.h>
 #include <unvmm/platform.h>
 
-#include "fake_vdev.h"
 #include <unvmm/state_io.h>
+
+#include "fake_kvm.h"
+#include "fake_vdev.h"
 
 #define QUEUES	  3
 #define OFFERED	  (VIRTIO_SOFT_RING_FEATURES | VIRTIO_BIT(5) | VIRTIO_BIT(40))
@@ -42,6 +45,7 @@ enum {
 	NOTE,
 	VDEV,
 	HOST,
+	DOORBELL,
 	KINDS
 };
 
@@ -75,6 +79,8 @@ static void machine_make(struct machine *m)
 	if (!m->t)
 		check(loop_init(&m->vm.main_loop, 2, &d) == 0);
 	m->vm.kvm.fd = m->vm.kvm.vm_fd = -1;
+	slots_init(&m->vm.slots, &m->vm.kvm);
+	fake_kvm_reset(&m->vm);
 	pthread_mutex_init(&m->vm.lock, NULL);
 	bus_init(&m->vm.pio);
 	bus_init(&m->vm.mmio);
@@ -92,6 +98,7 @@ static void machine_end(struct machine *m)
 	pci_host_class.destroy(&m->host);
 	check(m->vm.mmio.n == 0 && m->vm.pio.n == 0);
 	check(!m->vm.main_loop.works.head);
+	check(!m->vm.mappers && !fake_kvm.nslots && !fake_kvm.neventfds);
 	for (unsigned int i = 0; i < ARRAY_SIZE(m->vm.irq.used); i++)
 		check(m->vm.irq.used[i] == 0);
 	irq_fini(&m->vm.irq);
@@ -172,9 +179,37 @@ static void check_run(const struct machine *m)
 	check(!m->t->reset_pending || m->t->run == VP_STOPPING);
 }
 
+/* KVM has what the transport believes, where the BAR is, of queues that run, and nothing else. */
+static void check_doorbells(const struct machine *m)
+{
+	const struct pci_bar *bar = &m->t->pci.bars[VP_BAR];
+	unsigned int pages = 0, eventfds = 0;
+
+	for (unsigned int q = 0; q < VDEV_QUEUES_MAX; q++) {
+		const struct vp_wire *w = &m->t->wires[q];
+		const struct fake_slot *slot;
+		uint64_t page = bar->base + VP_DOORBELLS + q * VP_DOORBELL_PAGE;
+
+		check(!w->page == (w->slot < 0));
+		if (!w->page && w->fd < 0)
+			continue;
+		check(q < QUEUES && m->t->run == VP_RUNNING && bar->mapped);
+		check(m->fv->vdev.queues[q].enabled);
+		check(w->at == page + m->fv->vdev.queues[q].doorbell_offset);
+		pages += w->page != NULL;
+		eventfds += w->fd >= 0;
+		slot = fake_kvm_slot_at(w->at);
+		check(w->page ? slot && slot->gpa == page && slot->page == w->page : !slot);
+		check(!w->page || w->page == m->fv->pages + q * VP_DOORBELL_PAGE);
+		check(w->fd < 0 || (w->fd == m->fv->doorbell_fds[q] && fake_kvm_eventfd_at(w->at)));
+	}
+	check(pages == fake_kvm.nslots && eventfds == fake_kvm.neventfds);
+}
+
 static void check_all(const struct machine *m)
 {
 	check_queues(m);
+	check_doorbells(m);
 	check_msix(m);
 	check_bars(m);
 	check_run(m);
@@ -275,6 +310,51 @@ static void host(struct machine *m, uint32_t value)
 	}
 }
 
+/* The guest rings: it goes one way, or nowhere when the device does not run. */
+static void ring(struct machine *m, unsigned int q)
+{
+	const struct pci_bar *bar = &m->t->pci.bars[VP_BAR];
+	uint64_t offset = q * VP_DOORBELL_PAGE + m->fv->vdev.queues[q].doorbell_offset;
+	unsigned int *signals = &fake_kvm.signals[FAKE_DOORBELL_FD + q], before;
+	uint16_t stored, value = 0x5555;
+
+	if (!bar->mapped)
+		return;
+	memset(m->fv->pages + offset, 0, sizeof(value));
+	before = *signals + m->fv->kicks[q];
+	fake_kvm_store(&m->vm, bar->base + VP_DOORBELLS + offset, value);
+	memcpy(&stored, m->fv->pages + offset, sizeof(stored));
+	check(*signals + m->fv->kicks[q] - before + (stored == value) ==
+	      (m->t->run == VP_RUNNING && m->fv->vdev.queues[q].enabled));
+}
+
+/* What the vdev wants for its doorbells from here, what KVM refuses, and something that happens. */
+static void doorbell(struct machine *m, uint32_t value)
+{
+	static const enum doorbell_kind kinds[] = { DOORBELL_TRAP, DOORBELL_EVENTFD,
+						    DOORBELL_MAPPED, DOORBELL_MAPPED };
+	bool late = value >> 16 & 1; /* another vcpu's fault was dealt with */
+	bool mapped = fake_kvm.nslots;
+
+	for (unsigned int q = 0; q < QUEUES; q++)
+		m->fv->way[q] = kinds[value >> (2 * q) & 3];
+	m->fv->rewires_on_fault = value >> 6 & 1;
+	fake_kvm.refuse_slots = value >> 7 & 1;
+	fake_kvm.refuse_eventfds = value >> 8 & 1;
+	switch (value >> 9 & 3) {
+	case 0:
+		virtio_pci_rewire(&m->fv->vdev);
+		break;
+	case 1:
+		check(vm_memory_fault(&m->vm, slots_removals(&m->vm.slots) - late) ==
+		      (mapped || late));
+		break;
+	case 2:
+		ring(m, (value >> 11) % QUEUES);
+		break;
+	}
+}
+
 static void step(struct machine *m, const struct step *s)
 {
 	uint32_t off = s->offset[0] | s->offset[1] << 8 | (uint32_t)s->offset[2] << 16, value;
@@ -322,6 +402,9 @@ static void step(struct machine *m, const struct step *s)
 		break;
 	case HOST:
 		host(m, value);
+		break;
+	case DOORBELL:
+		doorbell(m, value);
 		break;
 	}
 }

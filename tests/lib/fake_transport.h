@@ -81,6 +81,21 @@ void virtio_pci_resume(struct vdev *v)
 	assert_int_equal(v->ops->start(v), 0);
 }
 
+void virtio_pci_moved(struct vdev *v)
+{
+	(void)v;
+}
+
+void virtio_pci_rewire(struct vdev *v)
+{
+	(void)v;
+}
+
+int vdev_irq_fd(const struct vdev *v, unsigned int q)
+{
+	return v->queues[q].irq_fd;
+}
+
 void vdev_needs_reset(struct vdev *v, const char *why)
 {
 	(void)v;

@@ -104,6 +104,27 @@ static void fake_kick(struct vdev *v, unsigned int q)
 	fake_of(v)->kicks[q]++;
 }
 
+static void fake_doorbell(struct vdev *v, unsigned int q, struct vdev_doorbell *db)
+{
+	const struct fake_vdev *fv = fake_of(v);
+
+	promise(q < v->nqueues && v->queues[q].enabled, "doorbell() only for enabled queues");
+	promise(v->transport->run == VP_RUNNING, "doorbell() only while it runs or is to");
+	promise(db->kind == DOORBELL_TRAP && db->fd == -1 && !db->page && !db->why,
+		"doorbell() is given a trap");
+	db->kind = fv->way[q];
+	db->fd = fv->doorbell_fds[q];
+	db->page = fv->pages + (size_t)q * VP_DOORBELL_PAGE;
+	db->why = db->kind == DOORBELL_MAPPED ? NULL : "the test says so";
+}
+
+static void fake_doorbell_fault(struct vdev *v)
+{
+	fake_of(v)->faults++;
+	if (fake_of(v)->rewires_on_fault)
+		virtio_pci_rewire(v);
+}
+
 static void fake_config_read(struct vdev *v, unsigned int off, void *buf, unsigned int len)
 {
 	promise(range_within(off, len, 0, v->config_size), "config_read() inside config_size");
@@ -121,7 +142,9 @@ static const struct vdev_ops fake_ops = {
 	.accept_features = fake_accept_features,
 	.start = fake_start,
 	.stop = fake_stop,
+	.doorbell = fake_doorbell,
 	.kick = fake_kick,
+	.doorbell_fault = fake_doorbell_fault,
 	.config_read = fake_config_read,
 	.config_write = fake_config_write,
 };
@@ -132,6 +155,11 @@ struct fake_vdev *fake_vdev_new(struct vm *vm, uint16_t nqueues, uint64_t offere
 
 	if (!fv)
 		abort();
+	fv->own_pages = aligned_alloc(VP_DOORBELL_PAGE, (nqueues + 1u) * VP_DOORBELL_PAGE);
+	if (!fv->own_pages)
+		abort();
+	fv->pages = fv->own_pages;
+	memset(fv->pages, 0, (nqueues + 1u) * VP_DOORBELL_PAGE);
 	for (unsigned int i = 0; i < FAKE_VDEV_CONFIG; i++)
 		fv->config[i] = (uint8_t)(0xa0 + i);
 	fv->vdev = (struct vdev){ .vm = vm,
@@ -145,8 +173,10 @@ struct fake_vdev *fake_vdev_new(struct vm *vm, uint16_t nqueues, uint64_t offere
 	for (unsigned int q = 0; q < nqueues && q < VDEV_QUEUES_MAX; q++) {
 		fv->vdev.queues[q].size_max = 256;
 		fv->vdev.queues[q].doorbell_offset = (uint16_t)(4 * (q % 3));
+		fv->doorbell_fds[q] = FAKE_DOORBELL_FD + (int)q;
 	}
 	if (virtio_pci_create(&fv->vdev, d)) {
+		free(fv->own_pages);
 		free(fv);
 		return NULL;
 	}
@@ -157,6 +187,7 @@ struct fake_vdev *fake_vdev_new(struct vm *vm, uint16_t nqueues, uint64_t offere
 void fake_vdev_free(struct fake_vdev *fv)
 {
 	virtio_pci_destroy(&fv->vdev);
+	free(fv->own_pages);
 	free(fv);
 }
 

@@ -14,23 +14,31 @@
 #include "virtio_pci.h"
 
 #define FAKE_VDEV_CONFIG 24
+#define FAKE_DOORBELL_FD 500 /* plus the queue */
 
 struct fake_vdev {
 	/* What it shall do. */
 	bool slow_stop;	    /* stop() only notes the wish: fake_vdev_stop_now() answers */
 	int start_error;    /* what start() returns */
 	uint64_t unwelcome; /* features that accept_features() refuses */
+	/* What doorbell() answers: DOORBELL_MAPPED with the eventfd below it if it is not -1. */
+	enum doorbell_kind way[VDEV_QUEUES_MAX];
+	int doorbell_fds[VDEV_QUEUES_MAX]; /* numbers for fake_kvm.h, unless the test sets others */
+	uint8_t *pages;			   /* one for each queue; the test may set others */
+	bool rewires_on_fault;
 
 	/* What it was asked. */
 	unsigned int starts, stops;
 	unsigned int kicks[VDEV_QUEUES_MAX];
 	unsigned int config_writes;
+	unsigned int faults;
 	bool running;			      /* start() has been called, and no stop() since */
 	bool stopping;			      /* stop() was called and not answered */
 	uint16_t started_at[VDEV_QUEUES_MAX]; /* index of each queue at the last start */
 	uint16_t stop_index; /* that every enabled queue has reached when it stops */
 	uint8_t config[FAKE_VDEV_CONFIG];
 
+	uint8_t *own_pages;
 	struct state_ref state[VIRTIO_PCI_STATES];
 	/* Last, so that the address sanitizer sees accesses behind it. */
 	struct vdev vdev;

@@ -568,7 +568,7 @@ static void test_console_limits(void **state)
 	expect_fail(NULL, -EINVAL, sentence, TEXTS("kernel=k", text));
 	expect_fail(NULL, -EINVAL,
 		    "-o console=tty: console is \"tty\"; it must be \"stdio\", "
-		    "\"none\", \"file:PATH\" or \"unix:PATH\"",
+		    "\"none\", \"file:PATH\", \"unix:PATH\", \"pty\" or \"pty:PATH\"",
 		    TEXTS("kernel=k", "console=tty"));
 }
 

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -307,8 +308,196 @@ static void test_dirty_log_two_threads(void **state)
 	gmem_destroy(&g);
 }
 
+/* --- shared regions -------------------------------------------------------------------------- */
+
+static int file_of(uint64_t size)
+{
+	int fd = memfd_create("region", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	return fd;
+}
+
+static void share(struct gmem *g, gpa_t gpa, uint64_t size, int fd, uint64_t offset, bool readonly)
+{
+	struct gmem_region r;
+
+	assert_int_equal(gmem_region_map(&r, gpa, size, fd, offset, readonly), 0);
+	assert_int_equal(gmem_share(g, &r), 0);
+}
+
+static void test_region_refused(void **state)
+{
+	const struct {
+		gpa_t gpa;
+		uint64_t size, offset;
+	} wrong[] = {
+		{ 0, 0, 0 },
+		{ 1, 4096, 0 },
+		{ 0, 4097, 0 },
+		{ 0, 4096, 1 },
+		{ 0, MiB(1) + 4096, 0 },
+		{ 0, 4096, MiB(1) },
+		{ 0, MiB(1), 4096 },
+		{ UINT64_MAX - 4095, 8192, 0 },
+		{ 0, 4096, UINT64_MAX - 4095 },
+		{ 0, UINT64_MAX - 4095, 4096 },
+		{ 0, 1ull << 63, 0 },
+	};
+	int fd = file_of(MiB(1)), pipes[2];
+	struct gmem_region r;
+
+	(void)state;
+	for (unsigned int i = 0; i < ARRAY_SIZE(wrong); i++)
+		assert_int_equal(gmem_region_map(&r, wrong[i].gpa, wrong[i].size, fd,
+						 wrong[i].offset, false),
+				 -EINVAL);
+	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(gmem_region_map(&r, 0, 4096, pipes[0], 0, false), -EINVAL);
+	assert_int_equal(gmem_region_map(&r, 0, 4096, 9999, 0, false), -EBADF);
+	/* The last page of all addresses is one. */
+	assert_int_equal(gmem_region_map(&r, UINT64_MAX - 4095, 4096, fd, 0, false), 0);
+	gmem_region_unmap(&r);
+	close(pipes[0]);
+	close(pipes[1]);
+	close(fd);
+}
+
+static void test_shared_regions(void **state)
+{
+	struct gmem g = GMEM_EMPTY;
+	int fd = file_of(MiB(1));
+	struct gmem_region r;
+	char c = 'x';
+
+	(void)state;
+	refused(&g, 0, 1);
+	share(&g, GiB(4), 8192, fd, 4096, false);
+	share(&g, 0, 4096, fd, 0, false);
+	share(&g, GiB(4) + 8192, 4096, fd, 65536, true);
+	share(&g, GiB(8), 4096, -1, 0, false);
+	assert_int_equal(g.nshared, 4);
+	/* The same bytes as in the file. */
+	assert_int_equal(gmem_write(&g, GiB(4) + 8191, &c, 1), 0);
+	c = 0;
+	assert_int_equal(pread(fd, &c, 1, 4096 + 8191), 1);
+	assert_int_equal(c, 'x');
+	/* Neighbours are two regions, one of which may not be written, and one not be reached. */
+	refused(&g, GiB(4) + 8191, 2);
+	refused(&g, 4095, 2);
+	refused(&g, 4096, 1);
+	assert_null(gmem_ptr(&g, GiB(4) + 8192, 1));
+	assert_non_null(gmem_ptr_read(&g, GiB(4) + 8192, 4096));
+	assert_int_equal(gmem_read(&g, GiB(4) + 8192, &c, 1), 0);
+	assert_int_equal(gmem_write(&g, GiB(4) + 8192, &c, 1), -EFAULT);
+	assert_int_equal(gmem_zero(&g, GiB(4) + 8192, 1), -EFAULT);
+	refused(&g, GiB(8), 1);
+	/* No overlaps; out goes exactly what came in. */
+	assert_int_equal(gmem_region_map(&r, GiB(4) + 4096, MiB(1), fd, 0, false), 0);
+	assert_int_equal(gmem_share(&g, &r), -EEXIST);
+	gmem_region_unmap(&r);
+	assert_int_equal(gmem_unshare(&g, GiB(4), 4096, &r), -ENOENT);
+	assert_int_equal(gmem_unshare(&g, GiB(4) + 4096, 4096, &r), -ENOENT);
+	assert_int_equal(gmem_unshare(&g, GiB(4), 8192, &r), 0);
+	gmem_region_unmap(&r);
+	refused(&g, GiB(4), 1);
+	assert_non_null(gmem_ptr(&g, 0, 4096));
+	gmem_destroy(&g);
+	assert_int_equal(g.nshared, 0);
+	close(fd);
+}
+
+static void test_shared_many(void **state)
+{
+	struct gmem g = GMEM_EMPTY;
+	int fd = file_of(4096);
+	struct gmem_region r;
+
+	(void)state;
+	for (unsigned int i = 0; i < GMEM_SHARED_MAX; i++) /* in an order that is none */
+		share(&g, (uint64_t)(i * 389 % GMEM_SHARED_MAX) * 8192, 4096, fd, 0, false);
+	for (unsigned int i = 0; i < GMEM_SHARED_MAX; i++) {
+		assert_non_null(gmem_ptr(&g, (uint64_t)i * 8192, 4096));
+		assert_null(gmem_ptr(&g, (uint64_t)i * 8192 + 4096, 1));
+	}
+	assert_int_equal(gmem_region_map(&r, GiB(1), 4096, fd, 0, false), 0);
+	assert_int_equal(gmem_share(&g, &r), -ENOSPC);
+	gmem_region_unmap(&r);
+	gmem_destroy(&g);
+	close(fd);
+}
+
+static void test_shared_log(void **state)
+{
+	uint64_t bits[2] = { 0 };
+	struct gmem g = GMEM_EMPTY;
+	int fd = file_of(MiB(1));
+
+	(void)state;
+	share(&g, MiB(1), 65536, fd, 0, false);
+	gmem_mark_dirty(&g, MiB(1), 1); /* before the log */
+	assert_int_equal(gmem_shared_log_start(&g), 0);
+	assert_int_equal(gmem_shared_log_start(&g), 0);
+	share(&g, MiB(1) + 65536, 65536, fd, 65536, false); /* after its start */
+	gmem_mark_dirty(&g, MiB(1) + 4095, 2);
+	gmem_mark_dirty(&g, MiB(1) + 65536 + 4096, 1);
+	gmem_mark_dirty(&g, MiB(1) + 65535, 2); /* in no single region: none */
+	gmem_mark_dirty(&g, 0, 1);
+	assert_int_equal(gmem_shared_log_fetch(&g, MiB(1), 131072, bits), 0);
+	assert_true(bits[0] == (3 | 1ull << 17) && bits[1] == 0);
+	bits[0] = 0;
+	assert_int_equal(gmem_shared_log_fetch(&g, MiB(1), 131072, bits), 0);
+	assert_true(bits[0] == 0);
+	assert_int_equal(gmem_shared_log_fetch(&g, MiB(1), 131072 + 4096, bits), -ENOENT);
+	assert_int_equal(gmem_shared_log_fetch(&g, MiB(1) - 4096, 8192, bits), -ENOENT);
+	assert_int_equal(gmem_shared_log_fetch(&g, MiB(1) + 1, 4096, bits), -EINVAL);
+	assert_int_equal(gmem_shared_log_fetch(&g, MiB(1), UINT64_MAX - 4095, bits), -EINVAL);
+	/* No log of what cannot be reached: it may be as large as addresses go. */
+	share(&g, 1ull << 62, 1ull << 62, -1, 0, false);
+	assert_int_equal(gmem_shared_log_start(&g), 0);
+	assert_int_equal(gmem_shared_log_fetch(&g, 1ull << 62, 4096, bits), 0);
+	assert_true(bits[0] == 0);
+	gmem_shared_log_stop(&g);
+	gmem_mark_dirty(&g, MiB(1), 1);
+	assert_int_equal(gmem_shared_log_fetch(&g, MiB(1), 4096, bits), 0);
+	assert_true(bits[0] == 0);
+	gmem_destroy(&g);
+	close(fd);
+}
+
+/* Memory whose file was cut is replaced, and only that. */
+static void test_trap(void **state)
+{
+	int fd = file_of(8192), other = file_of(4096);
+	struct gmem g = GMEM_EMPTY;
+	uint8_t *p, *q;
+
+	(void)state;
+	share(&g, 0, 8192, fd, 0, false);
+	share(&g, MiB(1), 4096, other, 0, false);
+	p = gmem_ptr(&g, 0, 8192);
+	q = gmem_ptr(&g, MiB(1), 4096);
+	p[0] = q[0] = 1;
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_true(gmem_trap(&g, p + 5000));
+	assert_false(gmem_trap(&g, p + 8192));
+	assert_false(gmem_trap(&g, NULL));
+	assert_int_equal(p[0] + p[8191], 0);
+	p[8191] = 7;
+	assert_int_equal(q[0], 1);
+	gmem_destroy(&g);
+	close(fd);
+	close(other);
+}
+
 int main(void)
 {
+	const struct CMUnitTest shared_tests[] = {
+		cmocka_unit_test(test_region_refused), cmocka_unit_test(test_shared_regions),
+		cmocka_unit_test(test_shared_many),    cmocka_unit_test(test_shared_log),
+		cmocka_unit_test(test_trap),
+	};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_create_refuses),
 		cmocka_unit_test(test_hugepages_that_are_not_there),
@@ -321,5 +510,6 @@ int main(void)
 	};
 
 	return cmocka_run_group_tests_name("private", tests, make_private, NULL) +
-	       cmocka_run_group_tests_name("shared", tests, make_shared, NULL);
+	       cmocka_run_group_tests_name("shared", tests, make_shared, NULL) +
+	       cmocka_run_group_tests_name("regions", shared_tests, NULL, NULL);
 }

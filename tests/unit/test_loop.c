@@ -129,6 +129,31 @@ static void queued_call_is_not_repeated(void **state)
 	loop_fini(&l);
 }
 
+/* One turn by one, for a thread that polls something else: not at all, for a while, for ever. */
+static void single_turns(void **state)
+{
+	struct timespec before, after;
+	int order[4], next = 0;
+	struct counted c = { { .fn = count_fn }, order, &next, 7 };
+	struct loop l;
+	int64_t ns;
+
+	(void)state;
+	assert_int_equal(loop_init(&l, 8, &diag), 0);
+	assert_int_equal(loop_turn(&l, 0), 0);
+	loop_call(&l, &c.work);
+	assert_true(loop_turn(&l, LOOP_FOREVER) > 0);
+	assert_int_equal(next, 1);
+	loop_defer(&l, &c.work);
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	assert_int_equal(loop_turn(&l, 20000000), 0);
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	ns = (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec;
+	assert_true(ns >= 19000000);
+	assert_int_equal(next, 2);
+	loop_fini(&l);
+}
+
 /* --- watches --------------------------------------------------------------------------------- */
 
 struct watch {
@@ -625,6 +650,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(calls_run_once_and_in_order),
 		cmocka_unit_test(queued_call_is_not_repeated),
+		cmocka_unit_test(single_turns),
 		cmocka_unit_test(level_triggered),
 		cmocka_unit_test(terminal_modes_may_change),
 		cmocka_unit_test(hangup_is_told_and_self_removal_works),

@@ -36,6 +36,10 @@ static void numbers_stand(void **state)
 	assert_int_equal(offer_queue_size(VIRTIO_ID_NET), 256);
 	assert_int_equal(offer_queue_size(VIRTIO_ID_BLOCK), 256);
 	assert_int_equal(offer_queue_size(VIRTIO_ID_RNG), 64);
+	/* EMERG_WRITE 2; SIZE 0, MULTIPORT 1. */
+	assert_int_equal(offer_features(VIRTIO_ID_CONSOLE, 0), CORE | 0x4);
+	assert_int_equal(offer_features(VIRTIO_ID_CONSOLE, UINT64_MAX), CORE | 0x7);
+	assert_int_equal(offer_queue_size(VIRTIO_ID_CONSOLE), 64);
 	assert_int_equal(offer_queue_size(VIRTIO_ID_GPU), 0);
 }
 

@@ -55,13 +55,16 @@ static void full_config(struct vm_config *c)
 	for (unsigned int i = 0; i < device_class_count; i++) {
 		const struct device_class *cls = device_classes[i];
 
-		if (!cls->key)
+		/* A function has to be there first: test_vf_dev.c gives it one. */
+		if (!cls->key || !strcmp(cls->key, "vfs"))
 			continue;
 		assert_true(n < 63);
 		if (!cls->list)
 			snprintf(text[n++], sizeof(text[0]), "%s=true", cls->key);
 		else if (has_opt(cls, "loopback")) /* a card that needs nothing of the host */
 			snprintf(text[n++], sizeof(text[0]), "%s.0.loopback=true", cls->key);
+		else if (has_opt(cls, "chardev"))
+			snprintf(text[n++], sizeof(text[0]), "%s.0.chardev=none", cls->key);
 		else
 			snprintf(text[n++], sizeof(text[0]), "%s.0.path=%s", cls->key, image);
 	}
@@ -111,8 +114,11 @@ static void test_every_device_lives_and_travels(void **state)
 	full_config(&c);
 	for (unsigned int i = 0; i < device_class_count; i++) {
 		const struct device_class *cls = device_classes[i];
-		struct device *dev = fake_vm_add(f, cls, conf_of(&c, cls));
+		struct device *dev;
 
+		if (cls->key && !conf_of(&c, cls))
+			continue;
+		dev = fake_vm_add(f, cls, conf_of(&c, cls));
 		/* Without a table migration is refused by name; ours all have one. */
 		if (!dev->nstate)
 			fail_msg("%s has no state table", dev->id);

@@ -286,7 +286,7 @@ static void test_usage_text(void **state)
 
 	(void)state;
 	assert_non_null(f);
-	run_options_usage(f);
+	run_options_usage(f, "run");
 	fclose(f);
 	assert_non_null(strstr(text, "  -k, --kernel FILE "));
 	assert_non_null(strstr(text, "      --shutdown-timeout SECONDS "));

@@ -2,9 +2,14 @@
 /*
  * test_serial.c - the 16550A through its ports, as a driver sees it.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <linux/serial_reg.h>
@@ -290,6 +295,78 @@ static void test_reset(void **state)
 	assert_int_equal(f->out[f->out_len - 1], 'r');
 }
 
+static bool thr_empty(void *arg)
+{
+	return in(arg, UART_LSR) & UART_LSR_THRE;
+}
+
+/* Prints until the transmitter is full: how many bytes went. */
+static size_t print_until_full(struct fake_vm *f, size_t most)
+{
+	size_t n = 0;
+
+	while (n < most && thr_empty(f)) {
+		/* Without looking, a driver writes as much as a FIFO holds. */
+		for (int i = 0; i < 16; i++)
+			out(f, UART_TX, (uint8_t)(n++ % 253));
+		f->out_len = 0;
+	}
+	return n;
+}
+
+/* The console's reader is slow: the transmitter is full meanwhile, and nothing is lost. */
+static void test_full_transmitter(void **state)
+{
+	char dir[] = "/tmp/unvmm-serial-XXXXXX", path[64], spec[80];
+	uint8_t buf[4096];
+	struct fake_vm *f;
+	size_t sent, got = 0;
+	ssize_t n;
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/fifo", dir);
+	snprintf(spec, sizeof(spec), "file:%s", path);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	assert_true(fd >= 0);
+	f = fake_vm_new(spec);
+	fake_vm_add(f, &serial_class, NULL);
+	start(f, 0, UART_IER_THRI);
+	sent = print_until_full(f, 1000000);
+	assert_in_range(sent, 65536, 140000);
+	assert_false(in(f, UART_LSR) & UART_LSR_TEMT);
+	(void)in(f, UART_IIR);
+	assert_int_equal(in(f, UART_IIR) & 1, 1); /* nothing pending */
+	assert_false(line(f));
+	/* Enabling the interrupt raises it only while the transmitter is empty. */
+	out(f, UART_IER, 0);
+	out(f, UART_IER, UART_IER_THRI);
+	assert_false(line(f));
+	/* Whoever is loaded with it full asks for himself whether there is room. */
+	state_check_roundtrip("serial0", f->vm.devices->state, f->vm.devices->nstate);
+	while ((n = read(fd, buf, sizeof(buf))) > 0) {
+		for (ssize_t i = 0; i < n; i++)
+			assert_int_equal(buf[i], (got + (size_t)i) % 253);
+		got += (size_t)n;
+		(void)fake_vm_run(f, thr_empty, f, 4);
+	}
+	assert_int_equal(got, sent);
+	assert_true(thr_empty(f));
+	assert_true(line(f));
+	assert_int_equal(in(f, UART_IIR) & 0xf, UART_IIR_THRI);
+	/* It stops for good: after a second the guest goes on without it. */
+	assert_in_range(print_until_full(f, 1000000), 65536, 140000);
+	assert_true(fake_vm_run(f, thr_empty, f, 3000));
+	assert_true(line(f));
+	assert_int_equal(print_until_full(f, 200000), 200000);
+	fake_vm_free(f);
+	close(fd);
+	unlink(path);
+	rmdir(dir);
+}
+
 static void test_state(void **state)
 {
 	struct fake_vm *f = *state;
@@ -331,6 +408,7 @@ int main(void)
 		T(test_fifo_clear),
 		T(test_wide_access),
 		T(test_reset),
+		T(test_full_transmitter),
 		T(test_state),
 	};
 

@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "vq_driver.h"
 
@@ -539,6 +541,65 @@ static void starts_only_in_ram(void **state)
 	assert_int_equal(vq_start(&q, &mem, &bad[7], 0, 0), 0); /* no event field, so it fits */
 }
 
+/* A device that looks only when it is rung for takes what was there, and asks for the next ring. */
+static void looking_at_a_ring(void **state)
+{
+	(void)state;
+	for (int event = 0; event < 2; event++) {
+		struct fixture f;
+
+		set_up(&f, event ? EVENT : 0, 0);
+		post_one(&f);
+		post_one(&f);
+		assert_true(vqd_show(&f.d));
+		assert_false(vq_look(&f.q));
+		post_one(&f);
+		assert_true(vqd_show(&f.d)); /* whatever has been taken, this is news */
+		assert_int_equal(vq_pop(&f.q, &f.c), 1);
+		assert_int_equal(vq_pop(&f.q, &f.c), 1);
+		assert_int_equal(vq_pop(&f.q, &f.c), 0);
+		/* What is put back may be taken again without another look. */
+		vq_unpop(&f.q, 1);
+		assert_int_equal(vq_pop(&f.q, &f.c), 1);
+		assert_int_equal(vq_pop(&f.q, &f.c), 0);
+		assert_false(vq_look(&f.q));
+		assert_int_equal(vq_pop(&f.q, &f.c), 1);
+		assert_int_equal(vq_pop(&f.q, &f.c), 0);
+		/* An index too far ahead is found as ever. */
+		f.d.avail->idx = (uint16_t)(f.d.avail->idx + SIZE + 1);
+		assert_false(vq_look(&f.q));
+		assert_int_equal(vq_pop(&f.q, &f.c), -EPROTO);
+	}
+}
+
+static void rings_that_stand(void **state)
+{
+	int fd = memfd_create("ram", MFD_CLOEXEC);
+	struct gmem g = GMEM_EMPTY;
+	struct vq_layout l = { .size = 16, .desc = 0, .avail = 4096, .used = 8192 };
+	struct gmem_region r;
+	struct vq q;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, 12288), 0);
+	for (uint64_t at = 0; at < 12288; at += 4096) {
+		/* The table and the available ring need only be read. */
+		assert_int_equal(gmem_region_map(&r, at, 4096, fd, at, at < 8192), 0);
+		assert_int_equal(gmem_share(&g, &r), 0);
+	}
+	assert_int_equal(vq_start(&q, &g, &l, EVENT, 0), 0);
+	assert_true(vq_rings_stand(&q));
+	assert_int_equal(gmem_unshare(&g, 4096, 4096, &r), 0);
+	assert_false(vq_rings_stand(&q));
+	assert_int_equal(gmem_share(&g, &r), 0);
+	assert_true(vq_rings_stand(&q));
+	l.used = 4096;
+	l.avail = 8192;
+	assert_int_equal(vq_start(&q, &g, &l, EVENT, 0), -EFAULT); /* not writable */
+	gmem_destroy(&g);
+	close(fd);
+}
+
 static int group_set_up(void **state)
 {
 	(void)state;
@@ -566,6 +627,8 @@ int main(void)
 		cmocka_unit_test(each_rule_is_enforced),
 		cmocka_unit_test(never_more_requests_than_entries),
 		cmocka_unit_test(starts_only_in_ram),
+		cmocka_unit_test(looking_at_a_ring),
+		cmocka_unit_test(rings_that_stand),
 	};
 
 	return cmocka_run_group_tests(tests, group_set_up, group_tear_down);

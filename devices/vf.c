@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vf.c - an assigned virtio function as a device: what the guest's control path does to it.
+ *
+ *   guest: register write -> journal (virtio_pci.c) -> op here -> work on the vf thread -> function
+ *   guest: doorbell       -> the function's own page: nobody here hears of it
+ *   function: interrupt   -> eventfd -> irqfd -> guest: likewise
+ *
+ * The ops run under the control lock and only leave a note; the works run on the vf thread, make
+ * all calls to the function, and never hold the lock over one. Options and life are in vf_create.c.
+ */
+#include "net_command.h"
+#include "vf_dev.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* --- what can go wrong ----------------------------------------------------------------------- */
+
+void vf_failed(struct vf_dev *vd, const char *why)
+{
+	vdev_needs_reset(&vd->vdev, why);
+}
+
+static void failed_with(struct vf_dev *vd, struct diag *d)
+{
+	diag_prefix(d, "function %s", vd->name);
+	vf_failed(vd, d->text);
+}
+
+/* Doorbells come to the vf thread again, which drops them. */
+static void go_down(struct vf_dev *vd)
+{
+	vd->phase = VF_DOWN;
+	vm_lock(vd->vdev.vm);
+	vd->up = false;
+	virtio_pci_rewire(&vd->vdev);
+	vm_unlock(vd->vdev.vm);
+}
+
+void vf_lost(struct vf *vf, const char *why)
+{
+	struct vf_dev *vd = vf->owner;
+	struct diag d = { "" };
+
+	(void)vf_cvq_stop(&vd->cvq);
+	go_down(vd);
+	vd->lost = true;
+	diag_set(&d, -ENODEV, "it is gone: %s", why);
+	failed_with(vd, &d);
+}
+
+/* If it does not stop, bus mastering has been taken from it. */
+static void stop_function(struct vf_dev *vd)
+{
+	struct diag d = { "" };
+	int err = vf_program_stop(&vd->fn, &d);
+
+	if (err && err != -ENODEV)
+		log_error("%s: function %s: %s", vd->vdev.id, vd->name, d.text);
+	vd->phase = VF_DOWN;
+}
+
+void vf_abandon(struct vf_dev *vd, const char *why)
+{
+	(void)vf_cvq_stop(&vd->cvq);
+	if (vd->phase != VF_DOWN)
+		stop_function(vd);
+	go_down(vd);
+	vd->lost = true;
+	vf_failed(vd, why);
+}
+
+/* --- start ----------------------------------------------------------------------------------- */
+
+static void copy_journal(struct vf_dev *vd)
+{
+	vm_lock(vd->vdev.vm);
+	vd->negotiated = vd->vdev.negotiated;
+	memcpy(vd->queues, vd->vdev.queues, sizeof(vd->queues));
+	vm_unlock(vd->vdev.vm);
+}
+
+/* Rings that no software device would accept are not given to the function either. */
+static int check_ring(const struct vf_dev *vd, unsigned int q, struct diag *d)
+{
+	const struct vdev_queue *queue = &vd->queues[q];
+	const struct vq_layout layout = { .size = queue->size,
+					  .desc = queue->desc,
+					  .avail = queue->driver,
+					  .used = queue->device };
+	struct vq probe;
+	int err = vq_start(&probe, &vd->vdev.vm->mem, &layout, vd->negotiated, 0);
+
+	return err ? diag_errno(d, err, "the rings of queue %u cannot be used", q) : 0;
+}
+
+/*
+ * A plain function begins at index 0, and nobody can tell it otherwise; so does a driver, after a
+ * reset. A ring that has gone on (the guest took bus mastering away and gave it back) can only be
+ * driven through a relay.
+ */
+static int plan_data(struct vf_dev *vd, unsigned int q, struct vf_plan_queue *pq, struct diag *d)
+{
+	const struct vdev_queue *queue = &vd->queues[q];
+
+	if (queue->index)
+		return diag_set(
+			d, -EOPNOTSUPP,
+			"queue %u stands at index %u, and the function can only begin at 0; "
+			"the driver has to reset the device",
+			q, queue->index);
+	*pq = (struct vf_plan_queue){ .index = (uint16_t)q,
+				      .size = queue->size,
+				      .vector = (uint16_t)(q + 1),
+				      .desc = queue->desc,
+				      .driver = queue->driver,
+				      .device = queue->device };
+	return check_ring(vd, q, d);
+}
+
+static int make_plan(struct vf_dev *vd, int ctrl, struct diag *d)
+{
+	struct vf_plan *p = &vd->plan;
+	int err = 0;
+
+	*p = (struct vf_plan){ .features =
+				       (vd->negotiated & vd->offer.to_function) | vd->offer.ours };
+	for (unsigned int q = 0; q < vd->vdev.nqueues && !err; q++) {
+		struct vf_plan_queue *pq = &p->queues[p->nqueues];
+
+		if (!vd->queues[q].enabled)
+			continue;
+		vd->plan_of[q] = p->nqueues++;
+		if ((int)q != ctrl) {
+			err = plan_data(vd, q, pq, d);
+			continue;
+		}
+		/* Its vector is the last one, whatever its number is. */
+		*pq = (struct vf_plan_queue){ .index = vf_cvq_function_queue(vd, vd->negotiated),
+					      .vector = vd->vdev.nqueues };
+		vf_cvq_plan(&vd->cvq, pq);
+	}
+	return err;
+}
+
+static int prepare_doorbells(struct vf_dev *vd, int ctrl, struct diag *d)
+{
+	int err = 0;
+
+	for (unsigned int q = 0; q < vd->vdev.nqueues && !err; q++) {
+		const struct vf_plan_queue *pq = &vd->plan.queues[vd->plan_of[q]];
+
+		if (!vd->queues[q].enabled)
+			continue;
+		if ((int)q == ctrl)
+			vf_doorbell_relay(&vd->doorbells[q]);
+		else
+			err = vf_doorbell_prepare(&vd->doorbells[q], pq->index, pq->notify_off, d);
+	}
+	return err;
+}
+
+static int start_function(struct vf_dev *vd, struct diag *d)
+{
+	int ctrl = vf_cvq_queue(vd, vd->negotiated);
+	int err = make_plan(vd, ctrl, d);
+
+	if (ctrl >= 0 && !vd->queues[ctrl].enabled)
+		ctrl = -1;
+	if (!err)
+		err = vf_program_start(&vd->fn, &vd->plan, d);
+	if (err)
+		return err;
+	vd->phase = VF_STARTING;
+	err = prepare_doorbells(vd, ctrl, d);
+	if (!err && ctrl >= 0)
+		return vf_cvq_start(&vd->cvq, (unsigned int)ctrl, &vd->queues[ctrl],
+				    &vd->plan.queues[vd->plan_of[ctrl]], d);
+	if (!err)
+		vf_up(vd);
+	return err;
+}
+
+static void start_work(struct loop_work *w)
+{
+	struct vf_dev *vd = container_of(w, struct vf_dev, start_work);
+	struct diag d = { "" };
+	int err;
+
+	copy_journal(vd);
+	err = vd->lost ? diag_set(&d, -ENODEV, "it is gone") : start_function(vd, &d);
+	if (err && vd->phase != VF_DOWN)
+		stop_function(vd);
+	/* Not wanted any more: the stop that says so is the next work. */
+	if (err && err != -ECANCELED)
+		failed_with(vd, &d);
+}
+
+/*
+ * From here on the guest's stores go past us. What it rang since DRIVER_OK was not passed on, so
+ * every queue is kicked once: by a register, since nothing of ours touches a mapped page.
+ */
+void vf_up(struct vf_dev *vd)
+{
+	vd->phase = VF_UP;
+	vm_lock(vd->vdev.vm);
+	vd->up = true;
+	virtio_pci_rewire(&vd->vdev);
+	vm_unlock(vd->vdev.vm);
+	for (unsigned int q = 0; q < vd->vdev.nqueues; q++) {
+		const struct vf_doorbell *db = &vd->doorbells[q];
+
+		if (!vd->queues[q].enabled)
+			continue;
+		if (vd->cvq.running && vd->cvq.q == q)
+			vf_cvq_serve(&vd->cvq);
+		else if (vf_function_kick(&vd->fn, db->index, db->notify_off))
+			vf_failed(vd, "a doorbell of its function cannot be written");
+	}
+}
+
+/* --- stop ------------------------------------------------------------------------------------ */
+
+/* How far the function has come: everything up to there has been given back to the driver. */
+static uint16_t used_index(const struct vf_dev *vd, const struct vdev_queue *q)
+{
+	uint16_t index = 0;
+
+	/* The ring was inside of memory when it was started. */
+	if (gmem_read(&vd->vdev.vm->mem, q->device + offsetof(struct vring_used, idx), &index,
+		      sizeof(index)))
+		return 0;
+	return index;
+}
+
+static void keep_indexes(struct vf_dev *vd, bool ran, int ctrl, uint16_t ctrl_index)
+{
+	vm_lock(vd->vdev.vm);
+	vd->up = false;
+	for (unsigned int q = 0; q < vd->vdev.nqueues && ran; q++)
+		if (vd->queues[q].enabled)
+			vd->vdev.queues[q].index =
+				(int)q == ctrl ? ctrl_index : used_index(vd, &vd->queues[q]);
+	vm_unlock(vd->vdev.vm);
+}
+
+static void stop_work(struct loop_work *w)
+{
+	struct vf_dev *vd = container_of(w, struct vf_dev, stop_work);
+	bool ran = vd->phase != VF_DOWN;
+	int ctrl = vd->cvq.running ? (int)vd->cvq.q : -1;
+	uint16_t ctrl_index = vf_cvq_stop(&vd->cvq);
+
+	if (ran)
+		stop_function(vd);
+	keep_indexes(vd, ran, ctrl, ctrl_index);
+	vdev_stopped(&vd->vdev);
+}
+
+/* --- while it runs --------------------------------------------------------------------------- */
+
+/* Vector 0: something in the device configuration has changed, or the function is in trouble. */
+static int look_at_config(struct vf_dev *vd, struct diag *d)
+{
+	union vf_config fresh;
+	uint8_t status;
+	bool changed;
+	int err = vf_status(&vd->fn, &status, d);
+
+	if (!err && status & VIRTIO_CONFIG_S_NEEDS_RESET)
+		return diag_set(d, -EIO, "it asks for a reset");
+	if (!err)
+		err = vf_config_read(&vd->fn, &fresh, d);
+	if (!err)
+		err = vf_config_adopt(&vd->fn, &vd->offer, &fresh, d);
+	if (err)
+		return err;
+	vm_lock(vd->vdev.vm);
+	changed = vf_config_follow(vd->vdev.device_id, &vd->config, &fresh);
+	vm_unlock(vd->vdev.vm);
+	if (changed)
+		vdev_config_changed(&vd->vdev);
+	return 0;
+}
+
+void vf_config_ready(struct loop_fd *lf, uint32_t revents)
+{
+	struct vf_dev *vd = container_of(lf, struct vf_dev, config_watch);
+	struct diag d = { "" };
+
+	(void)revents;
+	if (vd->phase != VF_DOWN && !vd->lost && look_at_config(vd, &d))
+		failed_with(vd, &d);
+}
+
+/* A page of a function, ours or another's, was not there when a vcpu stored into it. */
+static void fault_work(struct loop_work *w)
+{
+	struct vf_dev *vd = container_of(w, struct vf_dev, fault_work);
+	struct diag d = { "" };
+	uint8_t status;
+
+	if (vd->phase != VF_UP || vd->lost)
+		return;
+	if (vf_status(&vd->fn, &status, &d)) {
+		failed_with(vd, &d);
+		return;
+	}
+	vm_lock(vd->vdev.vm);
+	virtio_pci_rewire(&vd->vdev);
+	vm_unlock(vd->vdev.vm);
+}
+
+/* --- the vdev's ops: control lock ------------------------------------------------------------ */
+
+static void vf_reset(struct vdev *v)
+{
+	struct vf_dev *vd = vf_of_vdev(v);
+
+	if (v->device_id != VIRTIO_ID_NET)
+		return;
+	vf_cvq_forget(&vd->cvq);
+	memcpy(vd->config.net.mac, vd->own.net.mac, ETH_ALEN);
+}
+
+static int vf_start(struct vdev *v)
+{
+	struct vf_dev *vd = vf_of_vdev(v);
+
+	__atomic_store_n(&vd->fn.cancel, false, __ATOMIC_RELAXED);
+	loop_call(vd->loop, &vd->start_work);
+	return 0;
+}
+
+static void vf_stop(struct vdev *v)
+{
+	struct vf_dev *vd = vf_of_vdev(v);
+
+	__atomic_store_n(&vd->fn.cancel, true, __ATOMIC_RELAXED);
+	loop_call(vd->loop, &vd->stop_work);
+}
+
+/* Until the function is up, doorbells come to the vf thread; a trap would hold up the vcpu. */
+static void vf_doorbell(struct vdev *v, unsigned int q, struct vdev_doorbell *out)
+{
+	const struct vf_dev *vd = vf_of_vdev(v);
+
+	if (vd->up)
+		vf_doorbell_answer(&vd->doorbells[q], out);
+	else
+		*out = (struct vdev_doorbell){ .kind = DOORBELL_EVENTFD,
+					       .fd = vd->doorbells[q].kick_fd,
+					       .why = "the function is being programmed" };
+}
+
+static void vf_kick(struct vdev *v, unsigned int q)
+{
+	vf_doorbell_signal(&vf_of_vdev(v)->doorbells[q]);
+}
+
+static void vf_doorbell_fault(struct vdev *v)
+{
+	struct vf_dev *vd = vf_of_vdev(v);
+
+	loop_call(vd->loop, &vd->fault_work);
+}
+
+static void vf_config_read_op(struct vdev *v, unsigned int off, void *buf, unsigned int len)
+{
+	const struct vf_dev *vd = vf_of_vdev(v);
+	union vf_config c = vd->config;
+
+	if (v->device_id == VIRTIO_ID_NET && vd->cvq.ctrl.announce)
+		c.net.status |= VIRTIO_NET_S_ANNOUNCE;
+	memcpy(buf, c.bytes + off, len);
+}
+
+/* The function would refuse later, at FEATURES_OK of the program, when the guest cannot choose. */
+static bool vf_accept_features(const struct vdev *v, uint64_t features)
+{
+	return v->device_id != VIRTIO_ID_NET || net_features_acceptable(features);
+}
+
+const struct vdev_ops vf_vdev_ops = {
+	.accept_features = vf_accept_features,
+	.reset = vf_reset,
+	.start = vf_start,
+	.stop = vf_stop,
+	.doorbell = vf_doorbell,
+	.kick = vf_kick,
+	.doorbell_fault = vf_doorbell_fault,
+	.config_read = vf_config_read_op,
+};
+
+void vf_init_works(struct vf_dev *vd)
+{
+	vd->start_work.fn = start_work;
+	vd->stop_work.fn = stop_work;
+	vd->fault_work.fn = fault_work;
+}

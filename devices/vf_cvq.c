@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vf_cvq.c - the control queue of an assigned network card. The guest's commands are taken from its
+ * ring, copied, checked, put to the function on a ring of ours, written into the journal when the
+ * function has accepted them, and only then acknowledged: so the journal is what the function does,
+ * and can be replayed. One command at a time; the vf thread, which never waits for an answer.
+ *
+ *   vf_cvq_serve -> take -> post ... vf_cvq_answered -> commit -> acknowledge -> vf_cvq_serve
+ *
+ * This serves journaling; it is no filter. A guest can have the function write into the window, so
+ * an answer there is believed no more than the function itself: OK, or not.
+ */
+#include "net_command.h"
+#include "vf_dev.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+/* The window: rings, command, answer. */
+#define RING_AT	   0
+#define COMMAND_AT PAGE_SIZE_4K
+#define ANSWER_AT  (COMMAND_AT + VF_CVQ_COMMAND_MAX)
+
+/* It is put below what the narrowest IOMMUs translate, and one per function of the VM. */
+#define IOVA_LIMIT (1ull << 39)
+#define IOVA_TRIES 64
+
+/* --- roles ----------------------------------------------------------------------------------- */
+
+static bool multiqueue(uint64_t negotiated)
+{
+	return negotiated & VIRTIO_BIT(VIRTIO_NET_F_MQ);
+}
+
+/*
+ * The control queue is behind all pairs, or is queue 2 for a driver that does not know of several
+ * (5.1.2). "All" is what each side is told: the guest the pairs that it is offered, unvmm those of
+ * the function. Data queues have the same number on both sides.
+ */
+int vf_cvq_queue(const struct vf_dev *vd, uint64_t negotiated)
+{
+	if (!(negotiated & VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)) || vd->vdev.device_id != VIRTIO_ID_NET)
+		return -1;
+	return multiqueue(negotiated) ? 2 * vd->offer.npairs : 2;
+}
+
+uint16_t vf_cvq_function_queue(const struct vf_dev *vd, uint64_t negotiated)
+{
+	return multiqueue(negotiated) ? (uint16_t)(2 * vd->fn_pairs) : 2;
+}
+
+static struct net_limits limits(const struct vf_dev *vd)
+{
+	return (struct net_limits){ .negotiated = vd->negotiated,
+				    .offloads = vd->offer.to_function & VF_NET_OFFLOADS,
+				    .npairs = vd->offer.npairs };
+}
+
+/* --- the window ------------------------------------------------------------------------------ */
+
+static bool in_ram(const struct gmem *g, uint64_t iova)
+{
+	for (unsigned int i = 0; i < g->nregions; i++)
+		if (ranges_overlap(iova, VF_WINDOW_BYTES, g->regions[i].gpa, g->regions[i].size))
+			return true;
+	return false;
+}
+
+/* The window right below `end`, if that is higher than *best and the function can use it. */
+static void consider(const struct vf_info *info, const struct gmem *g, uint64_t end, uint64_t *best)
+{
+	uint64_t at = align_down(end, (uint64_t)VF_WINDOW_BYTES) - VF_WINDOW_BYTES;
+
+	if (end >= 2 * VF_WINDOW_BYTES && at > *best && !in_ram(g, at) &&
+	    vf_iova_usable(info, at, VF_WINDOW_BYTES))
+		*best = at;
+}
+
+/* The highest place below `limit` that the function can reach and guest memory leaves. 0: none. */
+static uint64_t place_below(const struct vf_info *info, const struct gmem *g, uint64_t limit)
+{
+	uint64_t best = 0;
+
+	for (unsigned int i = 0; i < info->niova; i++)
+		consider(info, g, info->iova[i].last < limit ? info->iova[i].last + 1 : limit,
+			 &best);
+	for (unsigned int i = 0; i < g->nregions; i++)
+		if (g->regions[i].gpa < limit)
+			consider(info, g, g->regions[i].gpa, &best);
+	return best;
+}
+
+int vf_cvq_map(struct vf_cvq *c, struct diag *d)
+{
+	struct vf *vf = c->vd->fn.vf;
+	const struct gmem *g = &c->vd->vdev.vm->mem;
+	uint64_t at = IOVA_LIMIT;
+	int err = -EEXIST;
+
+	/* Another function of the guest may have its window there: they share their mappings. */
+	for (unsigned int i = 0; i < IOVA_TRIES && err == -EEXIST; i++) {
+		at = place_below(&vf->info, g, at);
+		if (!at)
+			return diag_set(
+				d, -ENOSPC,
+				"its IOMMU has no room below 2^39 for its control queue beside "
+				"the guest's memory");
+		err = vf->ops->dma_map(vf, at, VF_WINDOW_BYTES, c->window, c->window_fd, 0, NULL);
+	}
+	if (err)
+		return diag_errno(d, err, "the memory of its control queue cannot be mapped");
+	c->iova = at;
+	return 0;
+}
+
+void vf_cvq_unmap(struct vf_cvq *c)
+{
+	struct vf *vf = c->vd->fn.vf;
+
+	/* What is lost with the function need not be unmapped. */
+	if (c->iova && vf->ops->dma_unmap(vf, c->iova, VF_WINDOW_BYTES))
+		log_debug("%s: the window of the control queue was not mapped", vf->name);
+	c->iova = 0;
+}
+
+/* --- commands -------------------------------------------------------------------------------- */
+
+static void set_deadline(struct vf_cvq *c, unsigned int ms)
+{
+	struct itimerspec t = { .it_value = { .tv_sec = ms / 1000,
+					      .tv_nsec = ms % 1000 * 1000000 } };
+
+	/* Cannot fail for a timerfd and a sane time. */
+	(void)timerfd_settime(c->deadline_fd, 0, &t, NULL);
+}
+
+/* Nothing more is served until the guest has reset the device. */
+static void broken(struct vf_cvq *c, const char *why)
+{
+	c->busy = VF_CVQ_BROKEN;
+	set_deadline(c, 0);
+	vf_failed(c->vd, why);
+}
+
+static void post(struct vf_cvq *c, enum vf_cvq_busy why, uint32_t len)
+{
+	memcpy(c->window + COMMAND_AT, c->command, len);
+	__atomic_store_n(c->window + ANSWER_AT, VIRTIO_NET_ERR, __ATOMIC_RELAXED);
+	c->busy = why;
+	set_deadline(c, VF_CVQ_MS);
+	vf_ring_post(&c->ring, c->iova + COMMAND_AT, len, c->iova + ANSWER_AT,
+		     sizeof(virtio_net_ctrl_ack));
+	if (vf_function_kick(&c->vd->fn, c->index, c->notify_off))
+		broken(c, "the doorbell of its control queue cannot be written");
+}
+
+static void acknowledge(struct vf_cvq *c, uint8_t ack)
+{
+	struct vdev *v = &c->vd->vdev;
+	struct vq_bytes in = vq_in(&c->chain);
+
+	vq_push(&c->vq, c->chain.head, vq_write(&c->vq, &in, &ack, sizeof(ack)) ? sizeof(ack) : 0);
+	vdev_count(&v->counters[c->q].requests);
+	if (vq_publish(&c->vq)) {
+		vdev_count(&v->counters[c->q].interrupts);
+		vdev_interrupt(v, c->q);
+	}
+}
+
+/* Into the journal; the guest may be reading its MAC address at this moment. */
+static void commit(struct vf_cvq *c)
+{
+	vm_lock(c->vd->vdev.vm);
+	net_ctrl_commit(&c->ctrl, &c->next, c->class);
+	memcpy(c->vd->config.net.mac, c->ctrl.mac, ETH_ALEN);
+	vm_unlock(c->vd->vdev.vm);
+}
+
+/* One command of the guest that was popped: answered here, or posted to the function. */
+static void take(struct vf_cvq *c)
+{
+	struct net_limits l = limits(c->vd);
+	struct vq_bytes out = vq_out(&c->chain), bytes;
+	struct iovec iov = { .iov_base = c->command, .iov_len = out.len };
+	uint32_t len = (uint32_t)out.len;
+	gpa_t none = 0;
+
+#ifdef FUZZ_PLANT /* a bug for the fuzzer to find: any length is copied */
+	if (!vq_read(&out, c->command, len)) {
+#else
+	if (len > VF_CVQ_COMMAND_MAX || !vq_read(&out, c->command, len)) {
+#endif
+		acknowledge(c, VIRTIO_NET_ERR);
+		return;
+	}
+	/* From here on the copy counts, which nobody else can change. */
+	bytes = (struct vq_bytes){ .iov = &iov, .gpa = &none, .n = len ? 1 : 0, .len = len };
+	c->next = c->ctrl;
+	if (net_command(&c->next, &l, &bytes, &c->class) != VIRTIO_NET_OK) {
+		acknowledge(c, VIRTIO_NET_ERR);
+	} else if (c->class == VIRTIO_NET_CTRL_ANNOUNCE) {
+		commit(c); /* a function knows nothing of announcing: it is asked by unvmm */
+		acknowledge(c, VIRTIO_NET_OK);
+	} else {
+		post(c, VF_CVQ_COMMAND, len);
+	}
+}
+
+void vf_cvq_serve(struct vf_cvq *c)
+{
+	int got;
+
+	if (!c->running || c->busy != VF_CVQ_IDLE)
+		return;
+	vq_begin(&c->vq);
+	vq_disable_kicks(&c->vq);
+	do {
+		c->chain = (struct vq_chain){ .cap = VF_CVQ_IOV, .iov = c->iov, .gpa = c->gpa };
+		got = vq_pop(&c->vq, &c->chain);
+		if (got > 0 && c->chain.in_len < sizeof(virtio_net_ctrl_ack))
+			broken(c, "a command on the control queue has no room for its answer");
+		else if (got > 0)
+			take(c);
+		else if (got < 0)
+			broken(c, c->vq.why);
+	} while (got > 0 && c->busy == VF_CVQ_IDLE);
+	/* What came meanwhile, or was too much for one turn, comes back as a kick. */
+	if (c->busy == VF_CVQ_IDLE && !vq_enable_kicks(&c->vq))
+		vf_doorbell_signal(&c->vd->doorbells[c->q]);
+}
+
+/* --- replay ---------------------------------------------------------------------------------- */
+
+static void replay_next(struct vf_cvq *c)
+{
+	struct net_limits l = limits(c->vd);
+	struct net_ctrl blank;
+	uint32_t len;
+
+	net_ctrl_blank(&blank, c->vd->own.net.mac);
+	len = net_command_replay(&c->ctrl, &blank, &l, &c->replay, c->command);
+	if (len) {
+		post(c, VF_CVQ_REPLAY, len);
+	} else {
+		c->busy = VF_CVQ_IDLE;
+		vf_up(c->vd);
+	}
+}
+
+/* --- the function's answers ------------------------------------------------------------------ */
+
+void vf_cvq_answered(struct vf_cvq *c)
+{
+	enum vf_cvq_busy was = c->busy;
+	int got = c->running && was != VF_CVQ_BROKEN ? vf_ring_take(&c->ring) : 0;
+	uint8_t ack;
+
+	if (got < 0)
+		broken(c, "its control queue gives back what it was not given");
+	if (got <= 0)
+		return;
+	set_deadline(c, 0);
+	ack = __atomic_load_n(c->window + ANSWER_AT, __ATOMIC_RELAXED);
+	c->busy = VF_CVQ_IDLE;
+	if (was == VF_CVQ_REPLAY && ack != VIRTIO_NET_OK) {
+		broken(c, "its function refuses a command that it had accepted before");
+	} else if (was == VF_CVQ_REPLAY) {
+		replay_next(c);
+	} else {
+		if (ack == VIRTIO_NET_OK)
+			commit(c);
+		acknowledge(c, ack == VIRTIO_NET_OK ? VIRTIO_NET_OK : VIRTIO_NET_ERR);
+		vf_cvq_serve(c);
+	}
+}
+
+static void answer_ready(struct loop_fd *lf, uint32_t revents)
+{
+	(void)revents;
+	vf_cvq_answered(container_of(lf, struct vf_cvq, answer));
+}
+
+static void deadline_ready(struct loop_fd *lf, uint32_t revents)
+{
+	struct vf_cvq *c = container_of(lf, struct vf_cvq, deadline);
+	uint64_t expired;
+
+	(void)revents;
+	if (read(c->deadline_fd, &expired, sizeof(expired)) != (ssize_t)sizeof(expired))
+		return;	    /* it was set anew meanwhile */
+	vf_cvq_answered(c); /* an interrupt may have been lost */
+	if (c->running && (c->busy == VF_CVQ_COMMAND || c->busy == VF_CVQ_REPLAY))
+		broken(c, "its control queue gives no answer");
+}
+
+/* --- from start to stop ---------------------------------------------------------------------- */
+
+void vf_cvq_plan(struct vf_cvq *c, struct vf_plan_queue *pq)
+{
+	uint16_t size = c->vd->fn_ctrl_size;
+
+	vf_ring_init(&c->ring, c->window + RING_AT, c->iova + RING_AT,
+		     size < VF_RING_SIZE_MAX ? size : VF_RING_SIZE_MAX);
+	pq->size = c->ring.size;
+	pq->desc = c->ring.iova;
+	pq->driver = c->ring.avail_iova;
+	pq->device = c->ring.used_iova;
+}
+
+int vf_cvq_start(struct vf_cvq *c, unsigned int q, const struct vdev_queue *guest,
+		 const struct vf_plan_queue *pq, struct diag *d)
+{
+	const struct vq_layout layout = { .size = guest->size,
+					  .desc = guest->desc,
+					  .avail = guest->driver,
+					  .used = guest->device };
+	int err = vq_start(&c->vq, &c->vd->vdev.vm->mem, &layout, c->vd->negotiated, guest->index);
+
+	if (err)
+		return diag_errno(d, err, "its control queue cannot be used as it is programmed");
+	c->q = q;
+	c->index = pq->index;
+	c->notify_off = pq->notify_off;
+	c->replay = 0;
+	c->running = true;
+	replay_next(c);
+	return 0;
+}
+
+uint16_t vf_cvq_stop(struct vf_cvq *c)
+{
+	if (!c->running)
+		return 0;
+	set_deadline(c, 0);
+	/* Carried out or not: the guest gets no answer, and the command comes again. */
+	if (c->busy == VF_CVQ_COMMAND)
+		vq_unpop(&c->vq, 1);
+	c->busy = VF_CVQ_IDLE;
+	c->running = false;
+	vq_stop(&c->vq);
+	return c->vq.next_avail;
+}
+
+void vf_cvq_forget(struct vf_cvq *c)
+{
+	net_ctrl_blank(&c->ctrl, c->vd->own.net.mac);
+}
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+int vf_cvq_init(struct vf_cvq *c, struct diag *d)
+{
+	void *p;
+	int err;
+
+	c->command = malloc(VF_CVQ_COMMAND_MAX);
+	c->window_fd = memfd_create("unvmm-cvq", MFD_CLOEXEC);
+	c->answer_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->deadline_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (!c->command || c->window_fd < 0 || c->answer_fd < 0 || c->deadline_fd < 0 ||
+	    ftruncate(c->window_fd, VF_WINDOW_BYTES))
+		return diag_errno(d, -errno, "no memory for its control queue");
+	p = mmap(NULL, VF_WINDOW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, c->window_fd, 0);
+	if (p == MAP_FAILED)
+		return diag_errno(d, -errno, "no memory for its control queue");
+	c->window = p;
+	err = loop_add_eventfd(c->vd->loop, &c->answer, c->answer_fd, answer_ready);
+	if (!err)
+		err = loop_add(c->vd->loop, &c->deadline, c->deadline_fd, POLLIN, deadline_ready);
+	return err ? diag_errno(d, err, "its control queue cannot be watched") : 0;
+}
+
+void vf_cvq_fini(struct vf_cvq *c)
+{
+	const int fds[] = { c->window_fd, c->answer_fd, c->deadline_fd };
+
+	loop_del(&c->answer);
+	loop_del(&c->deadline);
+	if (c->window)
+		munmap(c->window, VF_WINDOW_BYTES);
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	free(c->command);
+	c->window = c->command = NULL;
+	c->window_fd = c->answer_fd = c->deadline_fd = -1;
+}

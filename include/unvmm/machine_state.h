@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * machine_state.h - all of a paused machine but its RAM as blobs (state_io.h), one per part: every
+ * device in the order of creation, then "cpu0".. and "chips". (migrate/machine_state.c)
+ *
+ * The machine on the receiving side has been built from its own configuration and has never run.
+ * Loading has two passes: every blob is parsed and validated before the first is committed, so a
+ * refused one leaves the machine as it was. Blobs come from a peer or a file and are hostile.
+ *
+ * Thread: main, vcpus parked, devices quiesced, control lock held. Never blocks.
+ */
+#ifndef UNVMM_MACHINE_STATE_H
+#define UNVMM_MACHINE_STATE_H
+
+#include <unvmm/diag.h>
+
+struct vm;
+
+/* Names the first part that cannot be moved, and why: -ENOTSUP. To be asked before anything is
+ * sent. */
+int machine_state_supported(struct vm *vm, struct diag *d) must_check;
+
+/*
+ * Calls emit() with each part's blob, which is valid during the call only; an error of emit() ends
+ * it and is returned.
+ */
+int machine_state_save(struct vm *vm,
+		       int (*emit)(void *arg, const char *id, const void *blob, size_t len,
+				   struct diag *d),
+		       void *arg, struct diag *d) must_check;
+
+struct machine_load;
+
+/* Begins to load: nothing has been parsed. -ENOMEM: NULL. */
+struct machine_load *machine_load_begin(struct vm *vm) must_check;
+/* First pass, one part: any order, each exactly once. -EINVAL with a path ("cpu0/lapic: ..."). */
+int machine_load_parse(struct machine_load *l, const char *id, const void *blob, size_t len,
+		       struct diag *d) must_check;
+/* -EINVAL naming a part of this machine that has not come. */
+int machine_load_complete(struct machine_load *l, struct diag *d) must_check;
+/* Second pass. An error leaves the machine unusable: it is never run. */
+int machine_load_commit(struct machine_load *l, struct diag *d) must_check;
+/* Also without a commit. NULL does nothing. */
+void machine_load_free(struct machine_load *l);
+
+/*
+ * What both sides must agree on before anything else: machine type, memory layout, vcpus, CPUID as
+ * the guest sees it, TSC frequency, devices with their models and sizes. `blob` as those of
+ * state_io.h; malloc'ed. check: 0 if a guest of that description can run here, else the first
+ * reason that it cannot, as a sentence.
+ */
+int machine_description(struct vm *vm, void **blob, size_t *len, struct diag *d) must_check;
+int machine_description_check(struct vm *vm, const void *blob, size_t len,
+			      struct diag *d) must_check;
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ram.c - guest RAM in rounds. A page's bit is cleared in both logs before the page is read, so
+ * what is written while it is read, or later, makes it pending again. The migration thread.
+ */
+#include "ram.h"
+#include "stream.h"
+
+#include <unvmm/kvm.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORD_BITS    64
+#define WINDOW_WORDS (RAM_PAGES / WORD_BITS)
+/*
+ * Pages whose log KVM is told to clear in one go: each time it flushes the vcpus' TLBs, and pages
+ * that wait for their turn with a cleared bit may have to be sent twice.
+ */
+#define CLEAR_PAGES 4096u
+
+static uint64_t words(uint64_t pages)
+{
+	return (pages + WORD_BITS - 1) / WORD_BITS;
+}
+
+/* --- the logs -------------------------------------------------------------------------------- */
+
+static void mark_all(struct ram *r)
+{
+	memset(r->pending, 0xff, words(r->npages) * sizeof(*r->pending));
+	if (r->npages % WORD_BITS)
+		r->pending[r->npages / WORD_BITS] = (1ull << r->npages % WORD_BITS) - 1;
+	r->npending = r->npages;
+}
+
+int ram_start(struct ram *r, struct kvm *kvm, struct gmem *mem, struct diag *d)
+{
+	int err;
+
+	*r = (struct ram){ .kvm = kvm, .mem = mem, .npages = mem->size / PAGE_SIZE_4K };
+	r->pending = calloc(words(r->npages), sizeof(*r->pending));
+	r->scratch = calloc(words(r->npages), sizeof(*r->scratch));
+	if (!r->pending || !r->scratch) {
+		ram_stop(r);
+		return diag_set(d, -ENOMEM, "out of memory for the log of dirty pages");
+	}
+	err = gmem_log_start(mem);
+	if (!err) {
+		r->logging = true;
+		err = kvm ? kvm_log_start(kvm, mem) : 0;
+	}
+	if (err) {
+		ram_stop(r);
+		return diag_errno(d, err, "cannot log which pages the guest writes");
+	}
+	mark_all(r);
+	return 0;
+}
+
+void ram_stop(struct ram *r)
+{
+	if (r->logging && r->kvm)
+		kvm_log_stop(r->kvm, r->mem);
+	if (r->logging)
+		gmem_log_stop(r->mem);
+	r->logging = false;
+	free(r->pending);
+	free(r->scratch);
+	r->pending = r->scratch = NULL;
+}
+
+static void count_pending(struct ram *r)
+{
+	r->npending = 0;
+	for (uint64_t i = 0; i < words(r->npages); i++)
+		r->npending += (uint64_t)__builtin_popcountll(r->pending[i]);
+}
+
+int ram_fetch(struct ram *r, struct diag *d)
+{
+	for (unsigned int i = 0; r->kvm && i < r->mem->nregions; i++) {
+		const struct gmem_region *g = &r->mem->regions[i];
+		uint64_t *to = r->pending + g->offset / PAGE_SIZE_4K / WORD_BITS;
+		int err = kvm_log_get(r->kvm, i, r->scratch);
+
+		if (err)
+			return diag_errno(d, err, "KVM does not say which pages were written");
+		for (uint64_t w = 0; w < words(g->size / PAGE_SIZE_4K); w++)
+			to[w] |= r->scratch[w];
+	}
+	gmem_log_fetch(r->mem, r->pending);
+	count_pending(r);
+	r->next = r->cleared = 0;
+	return 0;
+}
+
+static const struct gmem_region *region_of(const struct ram *r, uint64_t page)
+{
+	const struct gmem *g = r->mem;
+
+	for (unsigned int i = 0; i < g->nregions; i++)
+		if (range_within(page * PAGE_SIZE_4K, 1, g->regions[i].offset, g->regions[i].size))
+			return &g->regions[i];
+	return NULL;
+}
+
+/* Before `page` is read: KVM forgets that the pending pages around it were written. */
+static int clear_ahead(struct ram *r, uint64_t page, struct diag *d)
+{
+	const struct gmem_region *g = region_of(r, page);
+	uint64_t start, end;
+	int err;
+
+	if (!r->kvm || r->stopped || page < r->cleared || !g)
+		return 0;
+	start = g->offset / PAGE_SIZE_4K;
+	end = start + g->size / PAGE_SIZE_4K;
+	if (end - page > CLEAR_PAGES)
+		end = page + CLEAR_PAGES;
+	err = kvm_log_clear(r->kvm, (unsigned int)(g - r->mem->regions), page - start,
+			    (uint32_t)(end - page), r->pending + page / WORD_BITS);
+	if (err)
+		return diag_errno(d, err, "KVM cannot clear its log of written pages");
+	r->cleared = end;
+	return 0;
+}
+
+/* --- sections -------------------------------------------------------------------------------- */
+
+typedef uint64_t quad __attribute__((vector_size(32), aligned(8), may_alias));
+
+bool ram_page_is_zero(const void *page)
+{
+	const quad *q = page;
+
+	/* The first bytes tell for most pages that are not. */
+	for (unsigned int i = 0; i < PAGE_SIZE_4K / sizeof(*q); i += 4) {
+		quad any = q[i] | q[i + 1] | q[i + 2] | q[i + 3];
+
+		if (any[0] | any[1] | any[2] | any[3])
+			return false;
+	}
+	return true;
+}
+
+static bool window_pending(const struct ram *r, uint64_t page)
+{
+	uint64_t any = 0;
+
+	for (unsigned int w = 0; w < WINDOW_WORDS && page + w * WORD_BITS < r->npages; w++)
+		any |= r->pending[page / WORD_BITS + w];
+	return any;
+}
+
+/* Puts the pending pages of [page, page + n) behind the bitmaps; returns where they end. */
+static uint8_t *fill_window(struct ram *r, uint64_t page, unsigned int n, uint8_t *data,
+			    uint8_t *zero, uint8_t *out)
+{
+	const uint8_t *from = r->mem->base + page * PAGE_SIZE_4K;
+
+	for (unsigned int i = 0; i < n; i++, from += PAGE_SIZE_4K) {
+		uint64_t *word = &r->pending[(page + i) / WORD_BITS];
+
+		if (!(*word >> (page + i) % WORD_BITS & 1))
+			continue;
+		*word &= ~(1ull << (page + i) % WORD_BITS);
+		r->npending--;
+		if (ram_page_is_zero(from)) {
+			zero[i / 8] |= (uint8_t)(1u << i % 8);
+			r->zero_pages++;
+			continue;
+		}
+		data[i / 8] |= (uint8_t)(1u << i % 8);
+		memcpy(out, from, PAGE_SIZE_4K);
+		out += PAGE_SIZE_4K;
+		r->pages++;
+	}
+	return out;
+}
+
+int ram_fill(struct ram *r, uint8_t *payload, struct diag *d)
+{
+	uint64_t page = r->next;
+	const struct gmem_region *g;
+	unsigned int n, bitmap;
+	uint8_t *end;
+	int err;
+
+	while (page < r->npages && !window_pending(r, page))
+		page += RAM_PAGES;
+	if (page >= r->npages) {
+		r->next = page;
+		return 0;
+	}
+	err = clear_ahead(r, page, d);
+	if (err)
+		return err;
+	g = region_of(r, page);
+	n = r->npages - page < RAM_PAGES ? (unsigned int)(r->npages - page) : RAM_PAGES;
+	bitmap = (unsigned int)words(n) * 8;
+	put_le64(payload, g->gpa + page * PAGE_SIZE_4K - g->offset);
+	put_le32(payload + 8, n);
+	put_le32(payload + 12, 0);
+	memset(payload + RAM_FIXED, 0, 2 * bitmap);
+	end = fill_window(r, page, n, payload + RAM_FIXED, payload + RAM_FIXED + bitmap,
+			  payload + RAM_FIXED + 2 * bitmap);
+	r->next = page + RAM_PAGES;
+	return (int)(end - payload);
+}
+
+static int bad(const char *what, uint64_t gpa, uint64_t n, struct diag *d)
+{
+	return diag_set(d, -EPROTO, "RAM section for 0x%" PRIx64 ", %" PRIu64 " pages: %s", gpa, n,
+			what);
+}
+
+/* Checks everything before the first page is written. *npages: with contents. */
+static int check_section(const uint8_t *payload, size_t len, size_t *npages, struct diag *d)
+{
+	uint64_t gpa = len >= RAM_FIXED ? get_le64(payload) : 0, n;
+	const uint8_t *data = payload + RAM_FIXED, *zero;
+	size_t bitmap;
+
+	if (len < RAM_FIXED)
+		return diag_set(d, -EPROTO, "RAM section of %zu bytes", len);
+	n = get_le32(payload + 8);
+	if (!n || n > RAM_PAGES || gpa % PAGE_SIZE_4K || get_le32(payload + 12))
+		return bad("impossible", gpa, n, d);
+	bitmap = words(n) * 8;
+	if (len < RAM_FIXED + 2 * bitmap)
+		return bad("too short for its bitmaps", gpa, n, d);
+	zero = data + bitmap;
+	*npages = 0;
+	for (size_t i = 0; i < bitmap * 8; i++) {
+		bool has = data[i / 8] >> i % 8 & 1, is_zero = zero[i / 8] >> i % 8 & 1;
+
+		if ((has && is_zero) || ((has || is_zero) && i >= n))
+			return bad("its bitmaps contradict each other", gpa, n, d);
+		*npages += has;
+	}
+	if (len != RAM_FIXED + 2 * bitmap + *npages * PAGE_SIZE_4K)
+		return bad("its length is not that of its pages", gpa, n, d);
+	return 0;
+}
+
+int ram_load(struct gmem *mem, const uint8_t *payload, size_t len, struct ram_loaded *count,
+	     struct diag *d)
+{
+	const uint8_t *data, *zero, *from;
+	size_t npages, bitmap;
+	uint8_t *to;
+	uint64_t n;
+	int err = check_section(payload, len, &npages, d);
+
+	if (err)
+		return err;
+	n = get_le32(payload + 8);
+#ifdef FUZZ_PLANT
+	to = gmem_ptr(mem, get_le64(payload), PAGE_SIZE_4K);
+#else
+	to = gmem_ptr(mem, get_le64(payload), n * PAGE_SIZE_4K);
+#endif
+	if (!to)
+		return bad("not all of it is RAM of this machine", get_le64(payload), n, d);
+	bitmap = words(n) * 8;
+	data = payload + RAM_FIXED;
+	zero = data + bitmap;
+	from = zero + bitmap;
+	for (size_t i = 0; i < n; i++, to += PAGE_SIZE_4K) {
+		if (data[i / 8] >> i % 8 & 1) {
+			memcpy(to, from, PAGE_SIZE_4K);
+			from += PAGE_SIZE_4K;
+			count->pages++;
+		} else if (zero[i / 8] >> i % 8 & 1) {
+			/* Reading what was never touched costs no memory; writing would. */
+			if (!ram_page_is_zero(to))
+				memset(to, 0, PAGE_SIZE_4K);
+			count->zero_pages++;
+		}
+	}
+	return 0;
+}
+
+/* --- comparison ------------------------------------------------------------------------------ */
+
+#define HASH_K1 0x9e3779b97f4a7c15ull
+#define HASH_K2 0xc2b2ae3d27d4eb4full
+
+static uint64_t rotate(uint64_t v, unsigned int n)
+{
+	return v << n | v >> (WORD_BITS - n);
+}
+
+/* Four lanes, each a bijection of its state for any word: one that differs always shows. */
+static uint64_t hash_page(const uint8_t *page)
+{
+	uint64_t lane[4] = { 1, 2, 3, 4 }, h = 0;
+
+	for (unsigned int i = 0; i < PAGE_SIZE_4K; i += 8 * ARRAY_SIZE(lane)) {
+		uint64_t w[4];
+
+		memcpy(w, page + i, sizeof(w));
+		for (unsigned int l = 0; l < ARRAY_SIZE(lane); l++)
+			lane[l] = rotate(lane[l] ^ w[l], 31) * HASH_K1;
+	}
+	for (unsigned int l = 0; l < ARRAY_SIZE(lane); l++)
+		h = (rotate(h, 17) ^ lane[l]) * HASH_K2;
+	return h;
+}
+
+uint64_t ram_hash(const struct gmem *mem)
+{
+	static const uint8_t nothing[PAGE_SIZE_4K];
+	uint64_t zero = hash_page(nothing), h = 0;
+
+	for (uint64_t at = 0; at < mem->size; at += PAGE_SIZE_4K) {
+		const uint8_t *page = mem->base + at;
+
+		h = (rotate(h, 17) ^ (ram_page_is_zero(page) ? zero : hash_page(page))) * HASH_K2;
+	}
+	return h;
+}
