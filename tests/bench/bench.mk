@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # `make bench`, `make bench-quick`, `make demo`. Included by the top Makefile, after guests.mk.
 
-.PHONY: bench bench-quick demo
+.PHONY: bench bench-quick bench-vf demo
 
 BENCH_TOOLS := $(B)/bench/time_to $(B)/bench/idle.elf
 
@@ -10,6 +10,9 @@ bench: all $(BENCH_TOOLS)
 
 bench-quick: all $(BENCH_TOOLS)
 	tests/bench/run --quick
+
+bench-vf: all
+	tests/bench/run vf
 
 demo: all
 	tests/demo

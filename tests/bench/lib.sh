@@ -6,6 +6,7 @@
 #   figure ID UNIT TITLE         a figure; everything below refers to its ID
 #   goal ID value|ratio LIMIT    unvmm's median, or that of unvmm / peer, is to be at most LIMIT
 #   goal ID value|ratio-min L    ... at least LIMIT
+#   goal ID ratio-reach L        ... not below LIMIT as far as the interval tells
 #   command ID SIDE TEXT         what made it; SIDE is unvmm or peer
 #   sample ID SIDE PAIR VALUE    one measurement
 #   note ID TEXT                 what a reader has to know
@@ -88,12 +89,13 @@ need_kvm() { if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then skip "no usable /de
 
 need_qemu() { command -v qemu-system-x86_64 >/dev/null || skip "qemu-system-x86_64 is not installed"; }
 
-# enter_testbed: unless we are there, runs this scenario in the testbed and ends.
+# enter_testbed [OPTION...]: unless we are there, runs this scenario in the testbed, with these
+# options of its `run`, and ends.
 enter_testbed() {
 	[ -z "${TESTBED_OUTPUT-}" ] || return 0
 	record machine testbed "emulated host: $(qemu-system-x86_64 --version | head -n 1), TCG, CPU with SVM"
 	local status=0
-	"$CHECKOUT/tests/testbed/run" --output "$BENCH_OUT/$SCENARIO.out" --timeout "${BENCH_TIMEOUT:-1500}" -- \
+	"$CHECKOUT/tests/testbed/run" --output "$BENCH_OUT/$SCENARIO.out" --timeout "${BENCH_TIMEOUT:-1500}" "$@" -- \
 		env BENCH_OUT="$BENCH_OUT" BENCH_PAIRS="$BENCH_PAIRS" SCENARIO="$SCENARIO" \
 		BENCH_QUICK="${BENCH_QUICK-}" bash "$BENCH_DIR/scenarios/$SCENARIO.sh" || status=$?
 	exit "$status"

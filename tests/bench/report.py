@@ -67,9 +67,11 @@ def summary(values):
             "coverage": cover}
 
 
-def verdict(s, limit, minimum, quick):
+def verdict(s, limit, minimum, reach, quick):
     if quick:
         return "quick: not a verdict"
+    if reach:
+        return "green" if s["high"] >= limit else "red"
     met_low, met_high = (s["low"] >= limit, s["high"] >= limit) if minimum else \
         (s["low"] <= limit, s["high"] <= limit)
     if met_low and met_high:
@@ -125,8 +127,9 @@ def evaluate(figure, quick):
     goals = []
     for what, limit in figure.pop("goals"):
         of = "ratio" if what.startswith("ratio") else "unvmm"
-        goal = {"of": of, "limit": limit, "minimum": what.endswith("-min")}
-        goal["verdict"] = verdict(result[of], limit, goal["minimum"], quick) \
+        reach = what.endswith("-reach")
+        goal = {"of": of, "limit": limit, "minimum": reach or what.endswith("-min")}
+        goal["verdict"] = verdict(result[of], limit, goal["minimum"], reach, quick) \
             if of in result else "not measured"
         goals.append(goal)
     figure["result"], figure["verdicts"] = result, goals

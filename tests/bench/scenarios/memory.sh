@@ -1,7 +1,7 @@
 # shellcheck shell=bash source-path=SCRIPTDIR
-# memory - what an idle guest of 128 MiB with one disk costs its host: private memory, and context
-# switches of threads that are not virtual CPUs. A micro-guest on this machine's /dev/kvm, and
-# Linux in the testbed.
+# memory - what an idle guest of 128 MiB with one disk, or with one disk and a network card on a tap,
+# costs its host: private memory, and context switches of threads that are not virtual CPUs. A
+# micro-guest on this machine's /dev/kvm, and Linux in the testbed.
 . "$(dirname "$0")/../lib.sh"
 . "$BENCH_DIR/counters.sh"
 
@@ -42,13 +42,13 @@ thread_names() {
 	done
 }
 
-# measure_idle ID SETTLE N TEXT COMMAND...: N guests one after the other, for two at once would share
-# pages; each is up when it has printed TEXT. The first three are also watched while they idle.
+# measure_idle ID LIMIT SETTLE N TEXT COMMAND...: N guests one after the other, for two at once would
+# share pages; each is up when it has printed TEXT. The first three are also watched while they idle.
 measure_idle() {
-	local id=$1 settle=$2 n=$3 text=$4 i before after private
-	shift 4
+	local id=$1 limit=$2 settle=$3 n=$4 text=$5 i before after private
+	shift 5
 	record figure "memory-$id" KiB "Private_Clean + Private_Dirty without guest RAM, $TITLE"
-	record goal "memory-$id" value 1536
+	record goal "memory-$id" value "$limit"
 	record command "memory-$id" unvmm "$(quoted "$@") & sum of /proc/PID/smaps (counters.sh)"
 	record figure "switches-$id" switches "of all threads but vcpus in $IDLE_SECONDS s, $TITLE"
 	record goal "switches-$id" value 0
@@ -84,7 +84,7 @@ if [ -z "${TESTBED_OUTPUT-}" ]; then
 		TITLE="$MIB MiB, 1 vCPU, 1 disk, halted micro-guest"
 		# A copy: pages that another unvmm on this machine maps too would not be private.
 		cp "$UNVMM" "$OUT/unvmm"
-		measure_idle micro 0.3 "$BENCH_PAIRS" i "$OUT/unvmm" run -k build/bench/idle.elf -m ${MIB}M -o pit=false \
+		measure_idle micro 1536 0.3 "$BENCH_PAIRS" i "$OUT/unvmm" run -k build/bench/idle.elf -m ${MIB}M -o pit=false \
 			-d "$SCRATCH/disk.img"
 		record note memory-micro "the program is a copy of build/unvmm, so that nobody shares its pages"
 	fi
@@ -97,6 +97,15 @@ mkfifo "$OUT/silence"
 exec {silence}<>"$OUT/silence"
 # 6 s: the kernel's io_uring workers end when they had nothing to do for 5.
 TITLE="$MIB MiB, 1 vCPU, 1 disk, idle Linux"
-measure_idle linux 6 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
+measure_idle linux 1536 6 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
 	-i "$TESTBED_INITRD_CLOUD" -a "console=ttyS0 quiet panic=-1 agent=idle:600" -m ${MIB}M \
 	-d "$SCRATCH/disk.img"
+
+TITLE="$MIB MiB, 1 vCPU, 1 disk, 1 card on a tap, idle Linux"
+modprobe tun
+ip tuntap add dev tap0 mode tap
+ip addr add 10.77.0.1/24 dev tap0
+ip link set tap0 up
+measure_idle linux-net 2048 6 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
+	-i "$TESTBED_INITRD_CLOUD" -a "console=ttyS0 quiet panic=-1 agent=netup:10.77.0.2:10.77.0.1 agent=idle:600" \
+	-m ${MIB}M -d "$SCRATCH/disk.img" -o nets.0.tap=tap0

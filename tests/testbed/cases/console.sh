@@ -42,6 +42,92 @@ case_console_socket() {
 	passes input
 }
 
+# The virtio console, and nothing else: the serial port is then connected to nothing.
+case_console_hvc() {
+	CMDLINE="console=hvc0 panic=-1 quiet"
+	boot "input cpus:1" -o consoles.+.chardev=stdio \
+		--expect "ready for input" --input 'hello\n' --expect "input was HELLO" --timeout 100
+	wants_status 0
+	wants "unvmm-guest: agent input"
+}
+
+case_console_hvc_generic() {
+	KERNEL=$TESTBED_KERNEL_GENERIC INITRD=$TESTBED_INITRD_GENERIC
+	CMDLINE="console=hvc0 panic=-1 quiet"
+	boot "input" -o memory=256M -o consoles.+.chardev=stdio --expect "ready for input" \
+		--input 'hello\n' --expect "input was HELLO" --timeout 200
+	wants_status 0
+}
+
+# More than any buffer holds comes through whole, and the guest's end loses nothing of it.
+case_console_hvc_much() {
+	CMDLINE="console=hvc0 panic=-1 quiet"
+	boot "count:20000" -o consoles.+.chardev=stdio
+	passes count
+	tr -d '\r' <"$CONSOLE" | grep -x 'line [0-9]*' >lines.txt
+	seq -f 'line %.0f' 20000 | cmp - lines.txt || fail "lines are missing or out of order"
+}
+
+# A pty, a reader that comes late, goes and comes back; and the link that leads to it.
+case_console_pty() {
+	CMDLINE="console=hvc0 panic=-1 quiet"
+	start "input:2" -o "consoles.+.chardev=pty:$PWD/tty"
+	for _ in {1..100}; do
+		[ ! -L tty ] || break
+		sleep 0.1
+	done
+	[ -c tty ] || fail "no pty"
+	wants_message 'console "pty:.*/tty" is /dev/pts/[0-9]+'
+	mkfifo keys
+	socat -t 100 - "OPEN:$PWD/tty,noctty" <keys >out1.txt 2>socat.txt &
+	READER=$!
+	exec 5>keys
+	CONSOLE=out1.txt
+	await "ready for input"
+	echo "hello" >&5
+	await "input was HELLO"
+	kill "$READER"
+	exec 5>&-
+	sleep 0.5
+	socat -t 100 - "OPEN:$PWD/tty,noctty" <keys >out2.txt 2>>socat.txt &
+	exec 5>keys
+	echo "again" >&5
+	CONSOLE=out2.txt
+	await "input was AGAIN"
+	finish
+	wants_status 0
+	[ ! -L tty ] || fail "the link is still there"
+}
+
+# A port with a name, as a guest agent has it, beside the serial console.
+case_console_port() {
+	start "port:org.unvmm.test" -o "consoles.+.chardev=unix:$PWD/port.sock" \
+		-o consoles.0.name=org.unvmm.test
+	for _ in {1..100}; do
+		[ ! -S port.sock ] || break
+		sleep 0.1
+	done
+	socat -t 100 - UNIX-CONNECT:port.sock <<<"hello" >port.txt 2>socat.txt &
+	finish
+	passes port
+	grep -q "ready on org.unvmm.test" port.txt || fail "nothing came through the port"
+	grep -q "port got HELLO" port.txt || fail "no answer came through the port"
+}
+
+# The console's reader stops for good, and the guest goes on without it.
+case_console_reader_stops() {
+	mkfifo stopped
+	sleep 1000 <stopped &
+	READER=$!
+	"$UNVMM" run -k "$KERNEL" -i "$INITRD" -a "$(command_line count:15000)" -o on_reboot=exit \
+		</dev/null >stopped 2>"$MESSAGES" &
+	GUEST=$!
+	finish
+	kill "$READER"
+	wants_status 0
+	wants_message "bytes of output to console \"stdio\" were lost"
+}
+
 case_sigterm_presses_the_button() {
 	start "button"
 	await "ready for the button"
