@@ -35,7 +35,7 @@ SANFLAGS := -fsanitize=thread
 endif
 
 # Where the tests get between KVM and those who call it (tests/lib/fake_kvm.c).
-WRAP	:= -Wl,--wrap=kvm_set_slot,--wrap=kvm_ioeventfd
+WRAP	:= -Wl,--wrap=kvm_set_slot,--wrap=kvm_ioeventfd,--wrap=kvm_get_irqchip,--wrap=kvm_vcpu_get_tsc_khz
 
 # One short line per command; V=1 shows the commands.
 Q	:= $(if $(V),,@)
@@ -53,7 +53,7 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ	:= $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
 
 .PHONY: all
-all: $(B)/unvmm $(B)/unvf guests $(B)/vf-io
+all: $(B)/unvmm $(B)/unvf guests $(B)/vf-io $(B)/move-guest
 
 .PHONY: help
 help:
@@ -131,6 +131,11 @@ unit: $(UNIT)
 $(B)/vf-io: tests/testbed/vf-io.c $(B)/libunvmm.a
 	$(call say,LD)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# What the testbed moves from machine to machine, without a stream.
+$(B)/move-guest: tests/testbed/move-guest.c $(B)/libunvmm.a
+	$(call say,LD)
+	$(Q)$(CC) $(CPPFLAGS) -Ivmm $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # A fuzz target with a main that replays files, or on libFuzzer.
 $(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(TESTLIB_OBJ) $(B)/libunvmm.a

@@ -44,7 +44,7 @@ static int open_error(const char *path, bool readonly, bool direct, int err, str
 	return diag_errno(d, err, "disk %s: cannot be opened", path);
 }
 
-static int lock_image(struct blk_backend *b, struct diag *d)
+int blk_lock(struct blk_backend *b, struct diag *d)
 {
 	struct flock lock = { .l_type = b->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
 
@@ -57,6 +57,15 @@ static int lock_image(struct blk_backend *b, struct diag *d)
 			"use readonly = true on both sides",
 			b->path);
 	return diag_errno(d, -errno, "disk %s: cannot lock the image", b->path);
+}
+
+int blk_unlock(struct blk_backend *b, struct diag *d)
+{
+	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	if (fcntl(b->fd, F_OFD_SETLK, &lock) == 0)
+		return 0;
+	return diag_errno(d, -errno, "disk %s: cannot unlock the image", b->path);
 }
 
 /* Fills in block_size and memory_align for O_DIRECT. */
@@ -137,8 +146,6 @@ int blk_open(struct blk_backend *b, const char *path, bool readonly, bool direct
 	if (b->fd < 0)
 		return open_error(path, readonly, direct, -errno, d);
 	err = measure(b, d);
-	if (!err)
-		err = lock_image(b, d);
 	if (!err && fcntl(b->fd, F_SETFL, flags) < 0)
 		err = diag_errno(d, -errno, "disk %s: its flags cannot be set", path);
 	if (err)

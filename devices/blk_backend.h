@@ -57,13 +57,16 @@ struct blk_backend {
 	struct log_limit limit;
 };
 
-/*
- * Opens and locks the image for as long as it is open: one writer or many readers, over all
- * processes that ask (OFD locks). Everything unfit is refused with a sentence.
- */
+/* Opens the image. Everything unfit is refused with a sentence. */
 int blk_open(struct blk_backend *b, const char *path, bool readonly, bool direct, struct loop *loop,
 	     struct diag *d) must_check;
 void blk_close(struct blk_backend *b);
+/*
+ * Locks it, at most for as long as it is open: one writer or many readers, over all processes that
+ * ask (OFD locks). -EBUSY.
+ */
+int blk_lock(struct blk_backend *b, struct diag *d) must_check;
+int blk_unlock(struct blk_backend *b, struct diag *d) must_check;
 
 enum blk_kind { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_DISCARD, BLK_ZERO };
 

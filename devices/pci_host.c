@@ -26,7 +26,7 @@ struct pci_host {
 	struct pci_dev bridge;
 	uint64_t window_next;
 	uint32_t cfg_addr;
-	struct state_ref state[1];
+	struct state_ref state[2]; /* the ports, and the bridge as a function */
 };
 
 static struct pci_dev *find(struct pci_host *h, unsigned int bus, unsigned int slot,
@@ -186,6 +186,7 @@ static int pci_host_create(struct vm *vm, struct device *dev, const void *conf, 
 	h->vm = h->bridge.vm = vm;
 	h->window_next = PLAT_PCI_MEM_BASE;
 	h->state[0] = (struct state_ref){ &host_state, h };
+	h->state[1] = (struct state_ref){ &pci_dev_state, &h->bridge };
 	vm->pci = h;
 	dev->priv = h;
 	dev->state = h->state;

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- what can go wrong ----------------------------------------------------------------------- */
 
@@ -22,16 +23,29 @@ void vf_failed(struct vf_dev *vd, const char *why)
 	vdev_needs_reset(&vd->vdev, why);
 }
 
+/* For vf_track_wait(). */
+static void settled(struct vf_dev *vd)
+{
+	uint64_t one = 1;
+
+	/* Full: it has been said often enough. */
+	if (write(vd->relays.settled_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
 static void failed_with(struct vf_dev *vd, struct diag *d)
 {
+	vd->trouble = true;
 	diag_prefix(d, "function %s", vd->name);
 	vf_failed(vd, d->text);
+	settled(vd);
 }
 
 /* Doorbells come to the vf thread again, which drops them. */
 static void go_down(struct vf_dev *vd)
 {
 	vd->phase = VF_DOWN;
+	vf_relays_stop(vd);
 	vm_lock(vd->vdev.vm);
 	vd->up = false;
 	virtio_pci_rewire(&vd->vdev);
@@ -67,8 +81,18 @@ void vf_abandon(struct vf_dev *vd, const char *why)
 	if (vd->phase != VF_DOWN)
 		stop_function(vd);
 	go_down(vd);
-	vd->lost = true;
+	vd->lost = vd->trouble = true;
 	vf_failed(vd, why);
+	settled(vd);
+}
+
+void vf_give_up(struct vf_dev *vd, struct diag *d)
+{
+	(void)vf_cvq_stop(&vd->cvq);
+	if (vd->phase != VF_DOWN)
+		stop_function(vd);
+	go_down(vd);
+	failed_with(vd, d);
 }
 
 /* --- start ----------------------------------------------------------------------------------- */
@@ -97,26 +121,23 @@ static int check_ring(const struct vf_dev *vd, unsigned int q, struct diag *d)
 
 /*
  * A plain function begins at index 0, and nobody can tell it otherwise; so does a driver, after a
- * reset. A ring that has gone on (the guest took bus mastering away and gave it back) can only be
- * driven through a relay.
+ * reset. A ring that has gone on (it came from another host, or the guest took bus mastering away
+ * and gave it back) is driven through a relay.
  */
 static int plan_data(struct vf_dev *vd, unsigned int q, struct vf_plan_queue *pq, struct diag *d)
 {
 	const struct vdev_queue *queue = &vd->queues[q];
 
-	if (queue->index)
-		return diag_set(
-			d, -EOPNOTSUPP,
-			"queue %u stands at index %u, and the function can only begin at 0; "
-			"the driver has to reset the device",
-			q, queue->index);
+	int err;
+
 	*pq = (struct vf_plan_queue){ .index = (uint16_t)q,
 				      .size = queue->size,
 				      .vector = (uint16_t)(q + 1),
 				      .desc = queue->desc,
 				      .driver = queue->driver,
 				      .device = queue->device };
-	return check_ring(vd, q, d);
+	err = check_ring(vd, q, d);
+	return err ? err : vf_relay_plan(vd, q, pq, d);
 }
 
 static int make_plan(struct vf_dev *vd, int ctrl, struct diag *d)
@@ -169,9 +190,12 @@ static int start_function(struct vf_dev *vd, struct diag *d)
 	if (ctrl >= 0 && !vd->queues[ctrl].enabled)
 		ctrl = -1;
 	if (!err)
+		err = vf_relays_wire(vd, d);
+	if (!err)
 		err = vf_program_start(&vd->fn, &vd->plan, d);
 	if (err)
 		return err;
+	vf_lap(vd, &vd->relays.pause.program);
 	vd->phase = VF_STARTING;
 	err = prepare_doorbells(vd, ctrl, d);
 	if (!err && ctrl >= 0)
@@ -182,19 +206,48 @@ static int start_function(struct vf_dev *vd, struct diag *d)
 	return err;
 }
 
+static void try_start(struct vf_dev *vd)
+{
+	struct diag d = { "" };
+	int err = vd->lost ? diag_set(&d, -ENODEV, "it is gone") : start_function(vd, &d);
+
+	if (!err)
+		return;
+	if (vd->phase != VF_DOWN)
+		stop_function(vd);
+	vf_relays_stop(vd);
+	/* Not wanted any more: the stop that says so is the next work. */
+	if (err != -ECANCELED)
+		failed_with(vd, &d);
+}
+
 static void start_work(struct loop_work *w)
 {
 	struct vf_dev *vd = container_of(w, struct vf_dev, start_work);
-	struct diag d = { "" };
-	int err;
 
+	vd->trouble = false;
 	copy_journal(vd);
-	err = vd->lost ? diag_set(&d, -ENODEV, "it is gone") : start_function(vd, &d);
-	if (err && vd->phase != VF_DOWN)
-		stop_function(vd);
-	/* Not wanted any more: the stop that says so is the next work. */
-	if (err && err != -ECANCELED)
-		failed_with(vd, &d);
+	try_start(vd);
+}
+
+void vf_restart(struct vf_dev *vd)
+{
+	(void)vf_cvq_stop(&vd->cvq);
+	stop_function(vd);
+	go_down(vd);
+	try_start(vd);
+}
+
+void vf_lap(struct vf_dev *vd, uint64_t *part)
+{
+	uint64_t now = loop_now();
+
+	if (!vd->relays.mark)
+		return;
+	vm_lock(vd->vdev.vm);
+	*part = now - vd->relays.mark;
+	vm_unlock(vd->vdev.vm);
+	vd->relays.mark = now;
 }
 
 /*
@@ -203,36 +256,40 @@ static void start_work(struct loop_work *w)
  */
 void vf_up(struct vf_dev *vd)
 {
+	bool stopping;
+
 	vd->phase = VF_UP;
 	vm_lock(vd->vdev.vm);
 	vd->up = true;
 	virtio_pci_rewire(&vd->vdev);
+	stopping = __atomic_load_n(&vd->fn.cancel, __ATOMIC_RELAXED);
 	vm_unlock(vd->vdev.vm);
-	for (unsigned int q = 0; q < vd->vdev.nqueues; q++) {
+	/* Without bus mastering: what the guest makes available from now on is not to be served. */
+	for (unsigned int q = 0; q < vd->vdev.nqueues && !stopping; q++) {
 		const struct vf_doorbell *db = &vd->doorbells[q];
 
 		if (!vd->queues[q].enabled)
 			continue;
 		if (vd->cvq.running && vd->cvq.q == q)
 			vf_cvq_serve(&vd->cvq);
+		else if (vd->relays.queues[q].path == VF_PATH_RELAY)
+			vf_relay_serve(vd, q);
 		else if (vf_function_kick(&vd->fn, db->index, db->notify_off))
 			vf_failed(vd, "a doorbell of its function cannot be written");
 	}
+	/*
+	 * What was signalled to whoever served the queues before may not have come along. A driver
+	 * that has just begun finds nothing to do.
+	 */
+	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
+		if (vd->relays.queues[q].path != VF_PATH_OFF)
+			vdev_interrupt(&vd->vdev, q);
+	vf_lap(vd, &vd->relays.pause.start);
+	vd->relays.mark = 0;
+	settled(vd);
 }
 
 /* --- stop ------------------------------------------------------------------------------------ */
-
-/* How far the function has come: everything up to there has been given back to the driver. */
-static uint16_t used_index(const struct vf_dev *vd, const struct vdev_queue *q)
-{
-	uint16_t index = 0;
-
-	/* The ring was inside of memory when it was started. */
-	if (gmem_read(&vd->vdev.vm->mem, q->device + offsetof(struct vring_used, idx), &index,
-		      sizeof(index)))
-		return 0;
-	return index;
-}
 
 static void keep_indexes(struct vf_dev *vd, bool ran, int ctrl, uint16_t ctrl_index)
 {
@@ -241,7 +298,7 @@ static void keep_indexes(struct vf_dev *vd, bool ran, int ctrl, uint16_t ctrl_in
 	for (unsigned int q = 0; q < vd->vdev.nqueues && ran; q++)
 		if (vd->queues[q].enabled)
 			vd->vdev.queues[q].index =
-				(int)q == ctrl ? ctrl_index : used_index(vd, &vd->queues[q]);
+				(int)q == ctrl ? ctrl_index : vd->queues[q].index;
 	vm_unlock(vd->vdev.vm);
 }
 
@@ -254,6 +311,8 @@ static void stop_work(struct loop_work *w)
 
 	if (ran)
 		stop_function(vd);
+	vf_relays_stop(vd);
+	vf_lap(vd, &vd->relays.pause.stop);
 	keep_indexes(vd, ran, ctrl, ctrl_index);
 	vdev_stopped(&vd->vdev);
 }
@@ -346,12 +405,16 @@ static void vf_doorbell(struct vdev *v, unsigned int q, struct vdev_doorbell *ou
 {
 	const struct vf_dev *vd = vf_of_vdev(v);
 
-	if (vd->up)
+	bool relayed = vd->relays.queues[q].path == VF_PATH_RELAY;
+
+	if (vd->up && !relayed)
 		vf_doorbell_answer(&vd->doorbells[q], out);
 	else
-		*out = (struct vdev_doorbell){ .kind = DOORBELL_EVENTFD,
-					       .fd = vd->doorbells[q].kick_fd,
-					       .why = "the function is being programmed" };
+		*out = (struct vdev_doorbell){
+			.kind = DOORBELL_EVENTFD,
+			.fd = vd->doorbells[q].kick_fd,
+			.why = relayed ? "the queue is relayed" : "the function is being programmed"
+		};
 }
 
 static void vf_kick(struct vdev *v, unsigned int q)

@@ -142,8 +142,12 @@ static int take_place(struct finder *f, const struct vf_place *p, unsigned int a
 	struct vf_place *slot = slot_of(f->caps, p->type, &min);
 	int err;
 
-	if (f->caps->nplaces < VF_CAPS_PLACES)
-		f->caps->places[f->caps->nplaces++] = *p;
+	/* Those that nobody uses count too: vf_doorbell.c keeps their pages from the guest. */
+	if (f->caps->nplaces == VF_CAPS_PLACES || p->offset + p->length < p->offset)
+		return diag_set(f->d, -EINVAL,
+				"it has more than %d virtio capabilities, or one that does not end",
+				VF_CAPS_PLACES);
+	f->caps->places[f->caps->nplaces++] = *p;
 	if (!slot || slot->length)
 		return 0;
 	err = check_place(f, p);

@@ -70,22 +70,6 @@ static int probe(struct vf_dev *vd, struct diag *d)
 	return err ? err : vf_function_reset(fn, d);
 }
 
-static int wire_vectors(struct vf_dev *vd, struct diag *d)
-{
-	unsigned int n = vd->vdev.nqueues + 1u;
-	int fds[VDEV_QUEUES_MAX + 2], err;
-
-	/* All at once: older kernels cannot add vectors later. */
-	fds[0] = vd->config_fd;
-	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
-		fds[q + 1] = vdev_irq_fd(&vd->vdev, q);
-	/* Whatever number the guest's control queue has, its function's vector is the last one. */
-	if (vd->cvq.window)
-		fds[n - 1] = vd->cvq.answer_fd;
-	err = vd->fn.vf->ops->irq_set(vd->fn.vf, fds, n);
-	return err ? diag_errno(d, err, "its %u interrupt vectors cannot be wired", n) : 0;
-}
-
 /* The function's last calls from this thread, but for close(): it is stopped, or lost. */
 static void let_go(struct vf_dev *vd)
 {
@@ -99,6 +83,7 @@ static void let_go(struct vf_dev *vd)
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
 		vf_doorbell_unmap(&vd->doorbells[q]);
 	vf_cvq_unmap(&vd->cvq);
+	vf_relays_unmap(vd);
 }
 
 /*
@@ -153,7 +138,9 @@ static int attach(struct vf_dev *vd, struct diag *d)
 		err = vf_cvq_init(&vd->cvq, d);
 	if (!err && ctrl)
 		err = vf_cvq_map(&vd->cvq, d);
-	return err ? err : wire_vectors(vd, d);
+	if (!err)
+		err = vf_relays_init(vd, d);
+	return err ? err : vf_relays_wire(vd, d);
 }
 
 /* Of whatever there is. */
@@ -165,6 +152,7 @@ static int detach(struct vf_dev *vd, struct diag *d)
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
 		vf_doorbell_fini(&vd->doorbells[q]);
 	vf_cvq_fini(&vd->cvq);
+	vf_relays_fini(vd);
 	loop_uncall(vd->loop, &vd->fault_work);
 	loop_del(&vd->config_watch);
 	if (vd->config_fd >= 0)
@@ -210,7 +198,9 @@ static struct vf_dev *vf_alloc(struct vm *vm, const char *id, const struct vf_co
 	vd->cvq.vd = vd;
 	vd->cvq.window_fd = vd->cvq.answer_fd = vd->cvq.deadline_fd = -1;
 	for (unsigned int q = 0; q < VDEV_QUEUES_MAX; q++)
-		vd->doorbells[q].kick_fd = vd->doorbells[q].forward_fd = -1;
+		vd->doorbells[q].kick_fd = vd->doorbells[q].forward_fd =
+			vd->relays.queues[q].answer_fd = -1;
+	vd->relays.window_fd = vd->relays.timer_fd = vd->relays.settled_fd = -1;
 	vf_init_works(vd);
 	vd->close_work.fn = close_work;
 	return vd;
@@ -311,7 +301,33 @@ static const char *path_name(const struct vf_dev *vd, unsigned int q)
 {
 	if (!vd->up || !vd->vdev.queues[q].enabled)
 		return "off";
-	return (int)q == vf_cvq_queue(vd, vd->vdev.negotiated) ? "control" : "direct";
+	if ((int)q == vf_cvq_queue(vd, vd->vdev.negotiated))
+		return "control";
+	return vd->relays.queues[q].path == VF_PATH_RELAY ? "relay" : "direct";
+}
+
+/* Completions until each relayed queue is direct again; "-": it is not on its way. */
+static void relay_info(const struct vf_dev *vd, struct report *r)
+{
+	const struct vf_relay_pause *p = &vd->relays.pause;
+
+	report_list(r, "completions-to-direct");
+	for (unsigned int q = 0; q < vd->vdev.nqueues; q++) {
+		uint32_t left = vd->relays.queues[q].path == VF_PATH_RELAY ? vf_relay_left(vd, q)
+									   : RELAY_NO_LIMIT;
+
+		if (left == RELAY_NO_LIMIT)
+			report_text(r, NULL, "%s", "-");
+		else
+			report_text(r, NULL, "%u", left);
+	}
+	report_close(r);
+	if (!p->drain)
+		return;
+	report_number(r, "relay-drain-us", p->drain / 1000);
+	report_number(r, "relay-stop-us", p->stop / 1000);
+	report_number(r, "relay-program-us", p->program / 1000);
+	report_number(r, "relay-start-us", p->start / 1000);
 }
 
 static void vf_info(const struct device *dev, struct report *r)
@@ -338,6 +354,7 @@ static void vf_info(const struct device *dev, struct report *r)
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
 		report_text(r, NULL, "%s", path_name(vd, q));
 	report_close(r);
+	relay_info(vd, r);
 	virtio_pci_info(dev, r);
 }
 
@@ -404,11 +421,6 @@ static const struct opt vf_opts[] = {
 	  .help = "take a function that may bypass the IOMMU" },
 };
 
-/*
- * No quiesce: a plain function cannot be paused and go on, for it would begin at index 0. While the
- * vcpus are parked it finishes what it was given and then has nothing to do. A migration makes its
- * queues relayed before it needs them still.
- */
 const struct device_class vf_class = {
 	.name = "vf",
 	.id = "vf",
@@ -422,6 +434,13 @@ const struct device_class vf_class = {
 	.needs_shared_memory = vf_needs_shared_memory,
 	.create = vf_create,
 	.reset = vf_device_reset,
+	.quiesce = vf_quiesce,
+	.resume = vf_resume,
+	.moved = vf_moved,
+	.track_begin = vf_track_begin,
+	.track_wait = vf_track_wait,
+	.track_sync = vf_track_sync,
+	.track_end = vf_track_end,
 	.info = vf_info,
 	.stats = virtio_pci_stats,
 	.destroy = vf_destroy,

@@ -14,6 +14,7 @@
 #include "vf_dev.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,10 +27,6 @@
 #define RING_AT	   0
 #define COMMAND_AT PAGE_SIZE_4K
 #define ANSWER_AT  (COMMAND_AT + VF_CVQ_COMMAND_MAX)
-
-/* It is put below what the narrowest IOMMUs translate, and one per function of the VM. */
-#define IOVA_LIMIT (1ull << 39)
-#define IOVA_TRIES 64
 
 /* --- roles ----------------------------------------------------------------------------------- */
 
@@ -62,71 +59,14 @@ static struct net_limits limits(const struct vf_dev *vd)
 				    .npairs = vd->offer.npairs };
 }
 
-/* --- the window ------------------------------------------------------------------------------ */
-
-static bool in_ram(const struct gmem *g, uint64_t iova)
-{
-	for (unsigned int i = 0; i < g->nregions; i++)
-		if (ranges_overlap(iova, VF_WINDOW_BYTES, g->regions[i].gpa, g->regions[i].size))
-			return true;
-	return false;
-}
-
-/* The window right below `end`, if that is higher than *best and the function can use it. */
-static void consider(const struct vf_info *info, const struct gmem *g, uint64_t end, uint64_t *best)
-{
-	uint64_t at = align_down(end, (uint64_t)VF_WINDOW_BYTES) - VF_WINDOW_BYTES;
-
-	if (end >= 2 * VF_WINDOW_BYTES && at > *best && !in_ram(g, at) &&
-	    vf_iova_usable(info, at, VF_WINDOW_BYTES))
-		*best = at;
-}
-
-/* The highest place below `limit` that the function can reach and guest memory leaves. 0: none. */
-static uint64_t place_below(const struct vf_info *info, const struct gmem *g, uint64_t limit)
-{
-	uint64_t best = 0;
-
-	for (unsigned int i = 0; i < info->niova; i++)
-		consider(info, g, info->iova[i].last < limit ? info->iova[i].last + 1 : limit,
-			 &best);
-	for (unsigned int i = 0; i < g->nregions; i++)
-		if (g->regions[i].gpa < limit)
-			consider(info, g, g->regions[i].gpa, &best);
-	return best;
-}
-
 int vf_cvq_map(struct vf_cvq *c, struct diag *d)
 {
-	struct vf *vf = c->vd->fn.vf;
-	const struct gmem *g = &c->vd->vdev.vm->mem;
-	uint64_t at = IOVA_LIMIT;
-	int err = -EEXIST;
-
-	/* Another function of the guest may have its window there: they share their mappings. */
-	for (unsigned int i = 0; i < IOVA_TRIES && err == -EEXIST; i++) {
-		at = place_below(&vf->info, g, at);
-		if (!at)
-			return diag_set(
-				d, -ENOSPC,
-				"its IOMMU has no room below 2^39 for its control queue beside "
-				"the guest's memory");
-		err = vf->ops->dma_map(vf, at, VF_WINDOW_BYTES, c->window, c->window_fd, 0, NULL);
-	}
-	if (err)
-		return diag_errno(d, err, "the memory of its control queue cannot be mapped");
-	c->iova = at;
-	return 0;
+	return vf_window_map(c->vd, c->window, c->window_fd, VF_WINDOW_BYTES, &c->iova, d);
 }
 
 void vf_cvq_unmap(struct vf_cvq *c)
 {
-	struct vf *vf = c->vd->fn.vf;
-
-	/* What is lost with the function need not be unmapped. */
-	if (c->iova && vf->ops->dma_unmap(vf, c->iova, VF_WINDOW_BYTES))
-		log_debug("%s: the window of the control queue was not mapped", vf->name);
-	c->iova = 0;
+	vf_window_unmap(c->vd, VF_WINDOW_BYTES, &c->iova);
 }
 
 /* --- commands -------------------------------------------------------------------------------- */
@@ -360,11 +300,13 @@ int vf_cvq_init(struct vf_cvq *c, struct diag *d)
 	int err;
 
 	c->command = malloc(VF_CVQ_COMMAND_MAX);
-	c->window_fd = memfd_create("unvmm-cvq", MFD_CLOEXEC);
+	c->window_fd = memfd_create("unvmm-cvq", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	c->answer_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->deadline_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (!c->command || c->window_fd < 0 || c->answer_fd < 0 || c->deadline_fd < 0 ||
-	    ftruncate(c->window_fd, VF_WINDOW_BYTES))
+	    ftruncate(c->window_fd, VF_WINDOW_BYTES) ||
+	    /* A server that is handed the descriptor must not be able to pull the pages away. */
+	    fcntl(c->window_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
 		return diag_errno(d, -errno, "no memory for its control queue");
 	p = mmap(NULL, VF_WINDOW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, c->window_fd, 0);
 	if (p == MAP_FAILED)

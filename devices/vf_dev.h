@@ -12,6 +12,9 @@
  *   vf_program.c   the journal into the function, by one table
  *   vf_doorbell.c  how each queue's doorbell reaches the function
  *   vf_cvq.c       the control queue of a network card, on a ring of ours: vf_ring.c
+ *   vf_window.c    memory of ours that the function reaches
+ *   relay.c        the path of each data queue: direct, or by a relay (vf_relay.h, relay_ring.c)
+ *   vf_track.c     the device in a migration
  *
  * Thread: main and vcpus, under the control lock, run the vdev's ops, which only note what is
  * wanted and wake the vf thread. That thread makes every call to the function, one at a time, and
@@ -30,12 +33,16 @@
 #include <unvmm/virtio.h>
 #include <unvmm/vm.h>
 
+#include "vf_relay.h"
 #include "virtio_net.h"
 
 /* --- the function: vf_function.c ------------------------------------------------------------- */
 
 /* A function may take so long to confirm a reset. Shorter than the machine waits for a stop. */
 #define VF_STOP_MS 5000
+
+/* Of the common configuration (virtio 1.2, 4.1.4.3): not in older kernel headers. */
+#define VF_COMMON_QUEUE_RESET 58
 
 /* A queue as the function has it after a reset. */
 struct vf_fn_queue {
@@ -160,6 +167,9 @@ struct vf_plan {
  * failure it has been reset again as far as it can be, and the sentence names the step.
  */
 int vf_program_start(struct vf_function *fn, struct vf_plan *plan, struct diag *d) must_check;
+/* Queue q of it again, after a reset of the queue: all steps but its enabling, or only that. */
+int vf_program_queue(struct vf_function *fn, const struct vf_plan *plan, struct vf_plan_queue *q,
+		     bool enable, struct diag *d) must_check;
 /* Stops it: status 0 confirmed, bus mastering off. -ETIMEDOUT: it may still reach memory. */
 int vf_program_stop(struct vf_function *fn, struct diag *d) must_check;
 
@@ -210,6 +220,13 @@ void vf_doorbell_relay(struct vf_doorbell *db);
 /* For ops->doorbell and ops->kick: control lock held. */
 void vf_doorbell_answer(const struct vf_doorbell *db, struct vdev_doorbell *out);
 void vf_doorbell_signal(const struct vf_doorbell *db);
+
+/* --- memory of ours: vf_window.c ------------------------------------------------------------- */
+
+/* Maps mem (of fd) for the function where guest memory is not; *iova 0: not mapped. */
+int vf_window_map(struct vf_dev *vd, void *mem, int fd, uint64_t bytes, uint64_t *iova,
+		  struct diag *d) must_check;
+void vf_window_unmap(struct vf_dev *vd, uint64_t bytes, uint64_t *iova);
 
 /* --- driver side of a ring: vf_ring.c -------------------------------------------------------- */
 
@@ -346,7 +363,12 @@ struct vf_dev {
 
 	/* The vf thread's. */
 	enum vf_phase phase;
-	bool lost;				   /* there is no function any more */
+	bool lost;     /* there is no function any more */
+	bool trouble;  /* it failed since the driver started it */
+	bool tracking; /* its writes to guest memory are to be seen */
+	bool logging;  /* ... and it logs them itself */
+	bool tracked;  /* ... and they are, so the next stop is the switch */
+	struct vf_relays relays;
 	struct vdev_queue queues[VDEV_QUEUES_MAX]; /* the journal as it was at start */
 	uint64_t negotiated;
 	struct vf_plan plan;
@@ -381,8 +403,23 @@ void vf_config_ready(struct loop_fd *lf, uint32_t revents);
 
 /* The function failed in a way that ends its use by this driver: one sentence. vf thread. */
 void vf_failed(struct vf_dev *vd, const char *why);
+/* The same, and the function is stopped. */
+void vf_give_up(struct vf_dev *vd, struct diag *d);
+/* Stops the function and starts it again with every queue where it is. vf thread. */
+void vf_restart(struct vf_dev *vd);
+/* A part of the pause has ended. */
+void vf_lap(struct vf_dev *vd, uint64_t *part);
 /* The data queues run from now on. vf thread. */
 void vf_up(struct vf_dev *vd);
+
+/* vf_track.c: for the class. */
+int vf_track_begin(struct device *dev, struct diag *d);
+int vf_track_wait(struct device *dev, struct diag *d);
+int vf_track_sync(struct device *dev, struct diag *d);
+void vf_track_end(struct device *dev);
+int vf_quiesce(struct device *dev);
+void vf_resume(struct device *dev);
+void vf_moved(struct device *dev);
 
 /* vf_state.c: both of struct vf_dev, the second of network cards only. */
 extern const struct state_desc vf_state;

@@ -83,7 +83,15 @@ uint16_t vf_doorbell_guest_offset(const struct vf_caps *caps, uint16_t notify_of
 
 void vf_doorbell_unmap(struct vf_doorbell *db)
 {
-	if (db->page)
+	bool shown;
+
+	if (!db->page)
+		return;
+	vm_lock(db->vd->vdev.vm);
+	shown = virtio_pci_shows(&db->vd->vdev, db->q, db->page);
+	vm_unlock(db->vd->vdev.vm);
+	/* KVM has kept it: better a page too many than one that the guest has of something else. */
+	if (!shown)
 		munmap(db->page, PAGE_SIZE_4K);
 	db->page = NULL;
 }
@@ -117,6 +125,8 @@ static void watch_ready(struct loop_fd *lf, uint32_t revents)
 	vdev_count(&vd->vdev.counters[db->q].kicks);
 	if (vd->cvq.running && vd->cvq.q == db->q)
 		vf_cvq_serve(&vd->cvq);
+	else if (vd->relays.queues[db->q].path == VF_PATH_RELAY)
+		vf_relay_serve(vd, db->q);
 	else if (vd->queues[db->q].enabled && vf_function_kick(&vd->fn, db->index, db->notify_off))
 		vf_failed(vd, "its doorbell cannot be written");
 }

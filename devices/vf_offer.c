@@ -214,5 +214,9 @@ int vf_offer_make(struct vf_offer *o, const struct vf_function *fn, uint16_t que
 	offer_multiqueue(o, fn);
 	o->to_function = o->guest & fn->features & ~emulated(id);
 	o->ours = fn->features & platform;
+	/* By it a relayed queue returns to the guest's rings; it needs queue_reset, behind the
+	 * rest. */
+	if (fn->caps.common.length >= VF_COMMON_QUEUE_RESET + 2)
+		o->ours |= fn->features & VIRTIO_BIT(VIRTIO_F_RING_RESET);
 	return 0;
 }

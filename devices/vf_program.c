@@ -167,6 +167,18 @@ int vf_program_start(struct vf_function *fn, struct vf_plan *plan, struct diag *
 	return err;
 }
 
+/* One queue anew, after a reset of its own (2.6.1): all but the last step, or just that. */
+int vf_program_queue(struct vf_function *fn, const struct vf_plan *plan, struct vf_plan_queue *q,
+		     bool enable, struct diag *d)
+{
+	int err = 0;
+
+	for (const struct step *s = steps; s < steps + ARRAY_SIZE(steps) && !err; s++)
+		if (s->per_queue && (s->offset == VIRTIO_PCI_COMMON_Q_ENABLE) == enable)
+			err = take_step(fn, s, plan, q, d);
+	return err;
+}
+
 /*
  * Status 0 is a request; only when it reads back has the function let go of memory (2.4.2). One
  * that does not answer is cut off from memory by its command register, and by a reset of the

@@ -496,6 +496,12 @@ static int blk_create(struct vm *vm, struct device *dev, const void *opaque, str
 	err = blk_open(&blk->backend, conf->path, conf->readonly, conf->direct, NULL, d);
 	if (err)
 		goto out_free;
+	/* Else the source has the lock, until it gives it up. unvf has no configuration. */
+	if (!vm->config || !vm->config->incoming) {
+		err = blk_lock(&blk->backend, d);
+		if (err)
+			goto out_close;
+	}
 	loop = vm_io_loop(vm, d);
 	if (!loop) {
 		err = -EIO;
@@ -633,6 +639,13 @@ static const struct opt blk_opts[] = {
 	  .help = "let the guest free space of the image (default true)" },
 };
 
+static int blk_claim(struct device *dev, bool take, struct diag *d)
+{
+	struct virtio_blk *blk = dev->priv;
+
+	return take ? blk_lock(&blk->backend, d) : blk_unlock(&blk->backend, d);
+}
+
 const struct device_class virtio_blk_class = {
 	.name = "virtio-blk",
 	.id = "blk",
@@ -648,6 +661,7 @@ const struct device_class virtio_blk_class = {
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
 	.sync = blk_sync,
+	.claim = blk_claim,
 	.moved = blk_moved,
 	.info = virtio_pci_info,
 	.stats = virtio_pci_stats,

@@ -43,13 +43,16 @@ static void add_eventfd(struct virtio_pci *t, unsigned int q, int fd)
 		w->fd = fd;
 }
 
-static void remove_page(struct virtio_pci *t, unsigned int q)
+/* False: KVM keeps it, and the next change of the doorbells tries again. */
+static bool remove_page(struct virtio_pci *t, unsigned int q)
 {
 	struct vp_wire *w = &t->wires[q];
 
-	slots_unmap(&t->v->vm->slots, w->slot, page_of(w));
+	if (slots_unmap(&t->v->vm->slots, w->slot, page_of(w)))
+		return false;
 	w->slot = -1;
 	w->page = NULL;
+	return true;
 }
 
 static void add_page(struct virtio_pci *t, unsigned int q, void *page)
@@ -90,7 +93,7 @@ static void wire(struct virtio_pci *t, const struct vdev_doorbell *want)
 	}
 	for (unsigned int q = 0; q < n; q++)
 		if (t->wires[q].page && t->wires[q].page != want[q].page)
-			remove_page(t, q);
+			(void)remove_page(t, q);
 	for (unsigned int q = 0; q < n; q++) {
 		t->wires[q].why = want[q].why;
 		if (want[q].page && !t->wires[q].page)
@@ -145,6 +148,11 @@ void virtio_pci_rewire(struct vdev *v)
 	vp_doorbells_wire(v->transport);
 }
 
+bool virtio_pci_shows(const struct vdev *v, unsigned int q, const void *page)
+{
+	return page && v->transport->wires[q].page == page;
+}
+
 /* --- what the guest does --------------------------------------------------------------------- */
 
 void vp_doorbell_trapped(struct virtio_pci *t, uint64_t off)
@@ -165,10 +173,9 @@ static bool doorbells_fault(struct vm_mapper *m)
 	bool mapped = false;
 
 	for (unsigned int q = 0; q < t->v->nqueues; q++) {
-		if (!t->wires[q].page)
+		if (!t->wires[q].page || !remove_page(t, q))
 			continue;
 		mapped = true;
-		remove_page(t, q);
 		t->wires[q].why = "the memory behind a mapped doorbell page went away";
 	}
 	if (!mapped)

@@ -10,9 +10,11 @@
 #include "virtio_pci.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -41,13 +43,17 @@ void vp_connect_config(struct virtio_pci *t)
 		t->config_vector = VIRTIO_MSI_NO_VECTOR;
 }
 
-/* An interrupt of the old life must not reach the new one. */
+/*
+ * An interrupt of the old life must not reach the new one. A vfio-user server shares the eventfd,
+ * and so its O_NONBLOCK, which it can take away, and its counter, which it can empty behind a
+ * poll(): only RWF_NOWAIT never waits. Nothing to read is as good.
+ */
 static void drain_fd(int fd)
 {
 	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
 
-	/* Nothing to read is as good. */
-	if (read(fd, &count, sizeof(count)) < 0)
+	if (preadv2(fd, &iov, 1, -1, RWF_NOWAIT) < 0)
 		return;
 }
 
@@ -504,10 +510,11 @@ void virtio_pci_moved(struct vdev *v)
 
 static void signal_fd(int fd)
 {
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
 	uint64_t one = 1;
 
-	/* Fails only if the counter is full, and then it is signalled. */
-	if (write(fd, &one, sizeof(one)) < 0)
+	/* Full, it is signalled; asked first, because a vfio-user server can make it block. */
+	if (poll(&p, 1, 0) == 1 && write(fd, &one, sizeof(one)) < 0)
 		return;
 }
 

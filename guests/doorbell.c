@@ -5,7 +5,8 @@
  *
  * Options: count=N, bs=BYTES, pause_us=N (idle before each request); window (rings through the PCI
  * configuration access capability, so that every doorbell is an exit to user space); limit_us=N
- * (slower requests are counted as late); halt (processor off when all is done, the queues stay).
+ * (slower requests are counted as late); list (a line for each); halt (when all is done the
+ * processor is off, and the queues stay).
  */
 #include "lib/blk.h"
 
@@ -133,6 +134,9 @@ static void measure(const struct boot_info *boot)
 		late += io_cycles[i] > limit;
 		sum += io_cycles[i];
 	}
+	for (uint64_t i = 0; opt_flag("list") && i < count; i++)
+		print("IO cycles=%llu us=%llu\r\n", (unsigned long long)io_cycles[i],
+		      (unsigned long long)(io_cycles[i] * 1000 / boot->tsc_khz));
 	print("BENCH count=%llu bs=%u tsc_khz=%llu iops=%llu late=%llu", (unsigned long long)count,
 	      bs, (unsigned long long)boot->tsc_khz,
 	      (unsigned long long)(count * boot->tsc_khz * 1000 / sum), (unsigned long long)late);

@@ -84,6 +84,7 @@ struct migration {
 	struct migration_downtime downtime;
 	uint64_t started; /* stream_now() */
 	bool held;	  /* main holds the machine for us */
+	bool tracked;	  /* main has the devices say what they write */
 	/* source.c */
 	uint64_t ping_sent, ping_number, rtt; /* ping_sent 0: none is out */
 	uint64_t last_ping, limit_until, next_nap;
@@ -106,6 +107,12 @@ void engine_phase(struct migration *m, enum migration_phase phase);
 /* Has `update` change the status under the lock. */
 void engine_count(struct migration *m);
 
+/*
+ * Main: the guest goes on at the source. If another has taken its disks meanwhile it is left
+ * paused.
+ */
+void engine_go_on(struct vm *vm);
+
 /* Sends a message and takes its transition. payload NULL: it is in stream_payload(). */
 int engine_send(struct migration *m, enum proto_msg msg, const void *payload, size_t len,
 		struct diag *d) must_check;
@@ -115,6 +122,9 @@ int engine_recv(struct migration *m, struct diag *d) must_check;
 void engine_assume(struct migration *m, enum proto_dir dir, enum proto_msg msg);
 /* Was the job cancelled, or is the machine going down? -ECANCELED with a sentence. */
 int engine_cancelled(struct migration *m, struct diag *d) must_check;
+
+/* Ends the tracking of devices' writes. Main. (source.c) */
+void source_track_end(struct migration *m);
 
 /* Both run their job to its end and say which it was. m->stream is open; d has the sentence. */
 enum migration_phase source_run(struct migration *m, struct diag *d);

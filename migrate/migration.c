@@ -23,7 +23,7 @@
 #define DOWNTIME_MS	300
 #define PEER_TIMEOUT_MS 10000
 
-/* --- names and parameters -------------------------------------------------------------------- */
+/* --- names and parameters --------------------------------------------------------------------- */
 
 const char *migration_phase_name(enum migration_phase phase)
 {
@@ -82,7 +82,7 @@ struct migration_params engine_params(struct migration *m)
 	return p;
 }
 
-/* --- parts ----------------------------------------------------------------------------------- */
+/* --- parts ------------------------------------------------------------------------------------ */
 
 int parts_add(struct parts *p, const char *id, const void *blob, size_t len, struct diag *d)
 {
@@ -207,7 +207,18 @@ void engine_count(struct migration *m)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* --- messages -------------------------------------------------------------------------------- */
+void engine_go_on(struct vm *vm)
+{
+	struct diag d = { 0 };
+
+	if (vm_claim(vm, &d)) {
+		log_error("%s; so the guest stays paused here", d.text);
+		vm->paused = true;
+	}
+	vm_release(vm);
+}
+
+/* --- messages --------------------------------------------------------------------------------- */
 
 int engine_cancelled(struct migration *m, struct diag *d)
 {
@@ -246,6 +257,9 @@ int engine_recv(struct migration *m, struct diag *d)
 	if (next < 0)
 		return diag_set(d, -EPROTO, "%s sends %s in state %s", m->stream.peer,
 				proto_msg_name(m->section.type), proto_state_name(m->state));
+	if (m->section.len && (m->section.type == MSG_PREPARED || m->section.type == MSG_COMMIT))
+		return diag_set(d, -EPROTO, "%s sends %s with a payload", m->stream.peer,
+				proto_msg_name(m->section.type));
 	m->state = (enum proto_state)next;
 	return 0;
 }
@@ -258,7 +272,7 @@ void engine_assume(struct migration *m, enum proto_dir dir, enum proto_msg msg)
 		m->state = (enum proto_state)next;
 }
 
-/* --- the thread ------------------------------------------------------------------------------ */
+/* --- the thread ------------------------------------------------------------------------------- */
 
 static enum job wait_for_job(struct migration *m)
 {
@@ -282,6 +296,7 @@ static void begin(struct migration *m, enum job job)
 	m->loaded = (struct ram_loaded){ 0 };
 	m->downtime = (struct migration_downtime){ 0 };
 	m->held = false;
+	m->tracked = false;
 }
 
 static enum migration_phase do_job(struct migration *m, struct diag *d)
@@ -339,7 +354,7 @@ static void *migration_thread(void *arg)
 	return NULL;
 }
 
-/* --- main ------------------------------------------------------------------------------------ */
+/* --- main ------------------------------------------------------------------------------------- */
 
 int migration_create(struct vm *vm, const struct migration_events *events, struct migration **out,
 		     struct diag *d)
@@ -396,7 +411,8 @@ void migration_destroy(struct migration *m)
 	/* The thread could not ask for it any more. */
 	if (m->held && m->status.phase != MIGRATION_HANDED_OVER &&
 	    m->status.phase != MIGRATION_COMPLETED)
-		vm_release(m->vm);
+		engine_go_on(m->vm);
+	source_track_end(m);
 	if (m->wake_fd >= 0)
 		close(m->wake_fd);
 	if (m->fd >= 0)
@@ -437,8 +453,8 @@ static int describe(struct migration *m, struct diag *d)
 	return err;
 }
 
-static int start(struct migration *m, enum job job, int fd, const struct migration_params *p,
-		 struct diag *d)
+static int start(struct migration *m, enum job job, int fd, bool stay_paused,
+		 const struct migration_params *p, struct diag *d)
 {
 	bool outgoing = job == JOB_START || job == JOB_SAVE;
 	int err = migration_params_check(p, d);
@@ -456,6 +472,7 @@ static int start(struct migration *m, enum job job, int fd, const struct migrati
 		return err;
 	}
 	m->fd = fd;
+	m->stay_paused = stay_paused;
 	pthread_mutex_lock(&m->lock);
 	m->params = *p;
 	m->cancel = m->prepared = false;
@@ -473,25 +490,23 @@ static int start(struct migration *m, enum job job, int fd, const struct migrati
 
 int migration_start(struct migration *m, int fd, const struct migration_params *p, struct diag *d)
 {
-	m->stay_paused = false;
-	return start(m, JOB_START, fd, p, d);
+	return start(m, JOB_START, fd, false, p, d);
 }
 
 int migration_save(struct migration *m, int fd, bool stay_paused, const struct migration_params *p,
 		   struct diag *d)
 {
-	m->stay_paused = stay_paused;
-	return start(m, JOB_SAVE, fd, p, d);
+	return start(m, JOB_SAVE, fd, stay_paused, p, d);
 }
 
 int migration_receive(struct migration *m, int fd, const struct migration_params *p, struct diag *d)
 {
-	return start(m, JOB_RECEIVE, fd, p, d);
+	return start(m, JOB_RECEIVE, fd, false, p, d);
 }
 
 int migration_restore(struct migration *m, int fd, const struct migration_params *p, struct diag *d)
 {
-	return start(m, JOB_RESTORE, fd, p, d);
+	return start(m, JOB_RESTORE, fd, false, p, d);
 }
 
 int migration_set_params(struct migration *m, const struct migration_params *p, struct diag *d)
@@ -542,7 +557,8 @@ int migration_resume_source(struct migration *m, struct diag *d)
 				"this guest has not been handed over to a target that "
 				"may be dead");
 	m->held = false;
-	vm_release(m->vm);
+	engine_go_on(m->vm);
+	source_track_end(m);
 	return 0;
 }
 

@@ -160,7 +160,7 @@ static int wrong_size(const struct section *s, struct diag *d)
 	return diag_set(d, -EPROTO, "%s has %u bytes", proto_msg_name(s->type), s->len);
 }
 
-/* --- HELLO, ACCEPT --------------------------------------------------------------------------- */
+/* --- HELLO, ACCEPT ---------------------------------------------------------------------------- */
 
 size_t proto_put_hello(uint8_t *p, const struct proto_hello *h)
 {
@@ -221,7 +221,7 @@ int proto_get_accept(const struct section *s, uint16_t *version, struct diag *d)
 	return 0;
 }
 
-/* --- state ----------------------------------------------------------------------------------- */
+/* --- state ------------------------------------------------------------------------------------ */
 
 int proto_put_state(uint8_t *p, const struct proto_state_part *part, size_t *len)
 {
@@ -282,7 +282,7 @@ int proto_get_state_end(const struct section *s, struct proto_state_end *e, stru
 	return 0;
 }
 
-/* --- numbers and sentences ------------------------------------------------------------------- */
+/* --- numbers and sentences -------------------------------------------------------------------- */
 
 size_t proto_put_number(uint8_t *p, uint64_t n)
 {

@@ -74,8 +74,7 @@ const char *proto_state_name(unsigned int state);
 /* Longest payload of a message; 0 for a number that is none. For stream.cap. */
 uint32_t proto_cap(uint16_t msg);
 
-/* --- payloads: encode returns the length; decode -EPROTO with a sentence
- * -------------------------- */
+/* --- payloads: encode returns the length; decode -EPROTO with a sentence ---------------------- */
 
 #define PROTO_MAGIC "unvmmMIG"
 

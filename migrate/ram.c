@@ -26,7 +26,7 @@ static uint64_t words(uint64_t pages)
 	return (pages + WORD_BITS - 1) / WORD_BITS;
 }
 
-/* --- the logs -------------------------------------------------------------------------------- */
+/* --- the logs --------------------------------------------------------------------------------- */
 
 static void mark_all(struct ram *r)
 {
@@ -128,7 +128,7 @@ static int clear_ahead(struct ram *r, uint64_t page, struct diag *d)
 	return 0;
 }
 
-/* --- sections -------------------------------------------------------------------------------- */
+/* --- sections --------------------------------------------------------------------------------- */
 
 typedef uint64_t quad __attribute__((vector_size(32), aligned(8), may_alias));
 
@@ -284,7 +284,7 @@ int ram_load(struct gmem *mem, const uint8_t *payload, size_t len, struct ram_lo
 	return 0;
 }
 
-/* --- comparison ------------------------------------------------------------------------------ */
+/* --- comparison ------------------------------------------------------------------------------- */
 
 #define HASH_K1 0x9e3779b97f4a7c15ull
 #define HASH_K2 0xc2b2ae3d27d4eb4full

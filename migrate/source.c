@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * source.c - the side that has the guest. Reads top to bottom in the order of events: rounds of RAM
- * while the guest runs, the switch, and what becomes of a failure. The migration thread, but for
+ * source.c - the side that has the guest. Reads top to bottom in the order of events: HELLO, the
+ * pre-copy (precopy.c), the switch, and what becomes of a failure. The migration thread, but for
  * the functions named main_*, which main runs for it.
  */
 #include "engine.h"
+#include "source.h"
 
 #include <unvmm/device.h>
 #include <unvmm/log.h>
 #include <unvmm/machine_state.h>
+#include <unvmm/track.h>
 #include <unvmm/vcpu.h>
 #include <unvmm/vm.h>
 
@@ -21,26 +23,15 @@
 #define NS_PER_MS 1000000ull
 #define NS_PER_S  1000000000ull
 
-#define PING_NS	 NS_PER_S
-#define SLICE_NS (10 * NS_PER_MS)
-/* After a round that moved less the guest is given a while to write something. */
-#define ROUND_MIN_PAGES 256u
-#define ROUND_PAUSE_NS	(20 * NS_PER_MS)
-
+#define PING_NS NS_PER_S
 /* What the parts of the switch are taken to cost until one has been measured. */
 #define STOP_GUESS  (2 * NS_PER_MS)
 #define STATE_GUESS (4 * NS_PER_MS)
-#define RATE_GUESS  MiB(500)
 
-/* As QEMU's defaults: 20 % at first, 10 % more each time, the vcpus run for 10 ms in between. */
-#define THROTTLE_FIRST 20u
-#define THROTTLE_STEP  10u
-#define THROTTLE_MAX   99u
-#define THROTTLE_RUN   (10 * NS_PER_MS)
-#define SLOW_ROUNDS    2u
+/* A vcpu that is slowed down runs for so long between two naps. */
+#define THROTTLE_RUN (10 * NS_PER_MS)
 
-/* --- while it waits or works
- * ---------------------------------------------------------------------- */
+/* --- while it waits or works ------------------------------------------------------------------ */
 
 /* The vcpus sleep for their share of each period. */
 static void throttle(struct migration *m)
@@ -116,7 +107,7 @@ static int hear(struct migration *m, struct diag *d)
 }
 
 /* What has come, without waiting; and a ping now and then, so that silence means something. */
-static int attend(struct migration *m, struct diag *d)
+int source_attend(struct migration *m, struct diag *d)
 {
 	uint64_t now = stream_now();
 	uint8_t payload[8];
@@ -150,7 +141,7 @@ static int wait_for_state(struct migration *m, enum proto_state state, enum prot
 	return err;
 }
 
-/* --- set-up ---------------------------------------------------------------------------------- */
+/* --- set-up ----------------------------------------------------------------------------------- */
 
 static int say_hello(struct migration *m, struct diag *d)
 {
@@ -170,153 +161,31 @@ static int say_hello(struct migration *m, struct diag *d)
 	return err;
 }
 
-/* --- rounds of RAM --------------------------------------------------------------------------- */
-
-/* Keeps to the bandwidth: the next section goes when the link has carried the last one. */
-static int limit(struct migration *m, uint64_t sent, struct diag *d)
-{
-	uint64_t bandwidth = engine_params(m).bandwidth, now = stream_now();
-	int err = 0;
-
-	if (!bandwidth) {
-		m->limit_until = 0;
-		return 0;
-	}
-	if (m->limit_until < now)
-		m->limit_until = now;
-	m->limit_until += sent * NS_PER_S / bandwidth;
-	while (!err && (now = stream_now()) < m->limit_until) {
-		uint64_t rest = m->limit_until - now;
-
-		err = stream_sleep(&m->stream, rest < SLICE_NS ? rest : SLICE_NS, d);
-		if (!err)
-			err = attend(m, d);
-	}
-	return err;
-}
-
-/* The pre-copy's time is up: 0 if it is to be forced. */
-static int check_timeout(struct migration *m, struct diag *d)
-{
-	struct migration_params p = engine_params(m);
-
-	if (m->forced || !p.timeout_ms || stream_now() - m->started < p.timeout_ms * NS_PER_MS)
-		return 0;
-	if (p.on_timeout == MIGRATION_TIMEOUT_CANCEL)
-		return diag_set(
-			d, -ETIME,
-			"the guest writes faster than it can be moved: no downtime of %u ms "
-			"within %.3g s",
-			p.downtime_ms, p.timeout_ms / 1000.0);
-	m->forced = true;
-	return 0;
-}
-
-/* Sends what is pending. Ends early when the switch is to be forced. */
-static int send_round(struct migration *m, struct diag *d)
-{
-	int len, err = 0;
-
-	while (!err && !(m->forced && !m->held && m->state == PROTO_PREPARED)) {
-		len = ram_fill(&m->ram, stream_payload(&m->stream), d);
-		if (len <= 0)
-			return len;
-		err = engine_send(m, MSG_RAM, NULL, (size_t)len, d);
-		if (err || m->held)
-			continue; /* nothing counts but speed */
-		err = limit(m, STREAM_HEADER + (uint64_t)len, d);
-		if (!err)
-			err = attend(m, d);
-		if (!err)
-			err = check_timeout(m, d);
-		engine_count(m);
-	}
-	return err;
-}
-
-static uint64_t expected_downtime(const struct migration *m)
-{
-	uint64_t rate = m->rate ? m->rate : RATE_GUESS;
-
-	return m->stop_ns + m->state_ns + 2 * m->rtt +
-	       m->ram.npending * PAGE_SIZE_4K * 1000 / (rate / 1000000 + 1);
-}
-
-/* A round has been sent and the next one's pages are known. */
-static void measure(struct migration *m, uint64_t start, uint64_t sent_before,
-		    uint64_t pages_before)
-{
-	uint64_t ns = stream_now() - start + 1, pages = m->ram.pages - pages_before;
-	uint64_t sent = m->stream.sent - sent_before;
-
-	/* A small round says more about latency than about the link. */
-	if (pages >= ROUND_MIN_PAGES || !m->rate)
-		m->rate = pages ? pages * PAGE_SIZE_4K * 1000 / (ns / 1000000 + 1) : m->rate;
-	pthread_mutex_lock(&m->lock);
-	m->status.rate = sent * 1000 / (ns / 1000000 + 1);
-	m->status.dirty_rate = m->ram.npending * PAGE_SIZE_4K * 1000 / (ns / 1000000 + 1);
-	m->status.expected_downtime_ns = expected_downtime(m);
-	pthread_mutex_unlock(&m->lock);
-}
-
-/* The guest writes more than half of what was sent, again and again: it is to have less time. */
-static void adapt_throttle(struct migration *m, uint64_t pages_sent)
-{
-	uint32_t percent;
-
-	if (!engine_params(m).throttle || m->ram.npending < ROUND_MIN_PAGES ||
-	    m->ram.npending * 2 < pages_sent) {
-		m->slow_rounds = 0;
-		return;
-	}
-	if (++m->slow_rounds < SLOW_ROUNDS)
-		return;
-	m->slow_rounds = 0;
-	percent = m->status.throttle ? m->status.throttle + THROTTLE_STEP : THROTTLE_FIRST;
-	pthread_mutex_lock(&m->lock);
-	m->status.throttle = percent < THROTTLE_MAX ? percent : THROTTLE_MAX;
-	pthread_mutex_unlock(&m->lock);
-	m->stream.tick_ms = 5;
-}
-
-static bool fits(struct migration *m)
-{
-	return m->state == PROTO_PREPARED &&
-	       (m->forced || expected_downtime(m) <= engine_params(m).downtime_ms * NS_PER_MS);
-}
-
-/* Rounds until the rest can be sent within the downtime. */
-static int precopy(struct migration *m, struct diag *d)
+/*
+ * Devices that write behind our back have to say what. Some can only once they have been stopped:
+ * that is the first of the guest's two pauses.
+ */
+static int main_track(struct migration *m, struct diag *d)
 {
 	int err;
 
-	do {
-		uint64_t start = stream_now(), sent = m->stream.sent, pages = m->ram.pages, moved;
-
-		pthread_mutex_lock(&m->lock);
-		m->status.rounds++;
-		pthread_mutex_unlock(&m->lock);
-		err = send_round(m, d);
-		if (!err)
-			err = ram_fetch(&m->ram, d);
-		if (err)
-			return err;
-		moved = m->ram.pages - pages;
-		measure(m, start, sent, pages);
-		if (!fits(m)) {
-			adapt_throttle(m, moved);
-			if (moved < ROUND_MIN_PAGES)
-				err = stream_sleep(&m->stream, ROUND_PAUSE_NS, d);
-		}
-		if (!err)
-			err = attend(m, d);
-		if (!err)
-			err = check_timeout(m, d);
-	} while (!err && !fits(m));
+	m->vm->held_ns = 0;
+	err = vm_track_begin(m->vm, d);
+	m->tracked = !err;
+	pthread_mutex_lock(&m->lock);
+	m->status.entry_ns = m->vm->held_ns;
+	pthread_mutex_unlock(&m->lock);
 	return err;
 }
 
-/* --- the switch ------------------------------------------------------------------------------ */
+void source_track_end(struct migration *m)
+{
+	if (m->tracked)
+		vm_track_end(m->vm);
+	m->tracked = false;
+}
+
+/* --- the switch ------------------------------------------------------------------------------- */
 
 /* -EAGAIN: the guest is just resetting itself; it is to do that before it moves. */
 static int main_stop(struct migration *m, struct diag *d)
@@ -340,8 +209,10 @@ static int main_stop(struct migration *m, struct diag *d)
 static int main_resume(struct migration *m, struct diag *d)
 {
 	(void)d;
+	if (m->held)
+		engine_go_on(m->vm);
 	m->held = false;
-	vm_release(m->vm);
+	source_track_end(m);
 	return 0;
 }
 
@@ -380,9 +251,9 @@ static int send_last_ram(struct migration *m, struct diag *d)
 	int err;
 
 	m->ram.stopped = true;
-	err = ram_fetch(&m->ram, d);
+	err = precopy_fetch(m, d);
 	if (!err)
-		err = send_round(m, d);
+		err = precopy_send_round(m, d);
 	m->end = (struct proto_state_end){ .flags = m->vm->paused ? PROTO_END_PAUSED : 0,
 					   .parts = m->parts.n };
 	if (!err && engine_params(m).verify) {
@@ -409,11 +280,22 @@ static int send_state(struct migration *m, struct diag *d)
 	return err ? err : wait_for_state(m, PROTO_READY, MSG_READY, d);
 }
 
+/* The target takes it before the guest runs there. */
+static int main_yield(struct migration *m, struct diag *d)
+{
+	(void)d;
+	vm_yield(m->vm);
+	return 0;
+}
+
 /* From the first byte of COMMIT on the guest is the target's. */
 static int commit(struct migration *m, struct diag *d)
 {
 	int err = engine_cancelled(m, d);
 
+	/* Nobody takes it of a guest that goes on beside its snapshot. */
+	if (!err && (!m->file || m->stay_paused))
+		err = engine_call(m, main_yield, d);
 	if (err)
 		return err;
 	engine_phase(m, MIGRATION_COMMITTED);
@@ -473,14 +355,14 @@ static int move(struct migration *m, struct diag *d)
 
 	do {
 		engine_phase(m, MIGRATION_PRECOPY);
-		err = precopy(m, d);
+		err = precopy_run(m, d);
 		if (!err)
 			err = switch_over(m, d);
 	} while (err == -EAGAIN && !d->text[0]);
 	return err;
 }
 
-/* --- the end --------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 /* Best effort: a target that does not hear it finds the connection closed. */
 static void tell_abort(struct migration *m, const struct diag *why)
@@ -533,7 +415,7 @@ static enum migration_phase fail(struct migration *m, int err, struct diag *d)
 	if (cancelled)
 		engine_phase(m, MIGRATION_CANCELLING);
 	/* The guest first. If main does not do it any more, migration_destroy() will. */
-	if (m->held && engine_call(m, main_resume, &ignored))
+	if ((m->held || m->tracked) && engine_call(m, main_resume, &ignored))
 		log_info("migration: %s", ignored.text);
 	tell_abort(m, d);
 	ram_stop(&m->ram);
@@ -555,6 +437,8 @@ enum migration_phase source_run(struct migration *m, struct diag *d)
 	err = say_hello(m, d);
 	if (!err)
 		err = ram_start(&m->ram, vm->kvm.vm_fd < 0 ? NULL : &vm->kvm, &vm->mem, d);
+	if (!err) /* only now: what they write goes into that log */
+		err = engine_call(m, main_track, d);
 	if (!err) {
 		pthread_mutex_lock(&m->lock);
 		m->status.setup_ns = stream_now() - m->started;

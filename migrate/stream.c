@@ -70,7 +70,7 @@ uint8_t *stream_payload(struct stream *s)
 	return s->out + STREAM_HEADER;
 }
 
-/* --- waiting --------------------------------------------------------------------------------- */
+/* --- waiting ---------------------------------------------------------------------------------- */
 
 static int tick(struct stream *s, struct diag *d)
 {
@@ -131,7 +131,7 @@ static int silent(struct stream *s, const char *verb, struct diag *d)
 			s->silence_ms / 1000.0);
 }
 
-/* --- out ------------------------------------------------------------------------------------- */
+/* --- out -------------------------------------------------------------------------------------- */
 
 static ssize_t write_some(struct stream *s, const uint8_t *p, size_t len)
 {
@@ -191,7 +191,7 @@ int stream_send(struct stream *s, uint16_t type, const void *payload, size_t len
 	return err;
 }
 
-/* --- in -------------------------------------------------------------------------------------- */
+/* --- in --------------------------------------------------------------------------------------- */
 
 /* *got: how much came, also with an error. -ENODATA without a sentence: the end. */
 static int read_all(struct stream *s, uint8_t *p, size_t len, uint64_t end, size_t *got,

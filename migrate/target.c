@@ -17,8 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* --- what takes time is done while RAM comes
- * ------------------------------------------------------- */
+/* --- what takes time is done while RAM comes -------------------------------------------------- */
 
 static void prepare_work(struct loop_work *w)
 {
@@ -61,7 +60,7 @@ static int target_tick(void *arg, struct diag *d)
 	return err ? err : tell_prepared(m, d);
 }
 
-/* --- HELLO ----------------------------------------------------------------------------------- */
+/* --- HELLO ------------------------------------------------------------------------------------ */
 
 static int main_check(struct migration *m, struct diag *d)
 {
@@ -247,10 +246,14 @@ static int receive(struct migration *m, struct diag *d)
 static int main_start(struct migration *m, struct diag *d)
 {
 	struct vm *vm = m->vm;
-	int err = m->end.flags & PROTO_END_PAUSED ? vm_pause(vm, d) : 0;
+	int err = vm_claim(vm, d); /* the source has given it up */
 
-	if (err)
+	if (!err && m->end.flags & PROTO_END_PAUSED)
+		err = vm_pause(vm, d);
+	if (err) {
+		vm_yield(vm); /* it will have it back when it hears of that */
 		return err;
+	}
 	vm_release(vm);
 	vm_lock(vm);
 	for (struct device *dev = vm->devices; dev; dev = dev->next)

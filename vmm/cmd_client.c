@@ -23,6 +23,8 @@ static const struct {
 	{ CMD_JSON, "    --json", "print JSON" },
 	{ CMD_TIMEOUT, "    --timeout SECONDS", "how long it may take to power off (30)" },
 	{ CMD_NOW, "    --now", "end the guest at once" },
+	{ CMD_DEAD, "    --destination-is-dead",
+	  "it was being moved and does not run there: it goes on here" },
 	{ CMD_BATCH, "-b, --batch", "print one table after the other, without control sequences" },
 	{ CMD_BATCH, "-n, --count N", "end after N tables" },
 	{ CMD_BATCH, "-d, --delay SECONDS", "time between two tables (2)" },
@@ -35,7 +37,7 @@ static void usage(const char *command, unsigned int understands, const char *abo
 	       understands & CMD_NAME ? " [NAME]" : "", about);
 	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
 		if (!switches[i].needs || understands & switches[i].needs)
-			printf("  %-24s %s\n", switches[i].left, switches[i].help);
+			printf("  %-26s %s\n", switches[i].left, switches[i].help);
 	if (understands & CMD_NAME)
 		printf("\nNAME may be left out when one guest is running; with a \"/\" it is the "
 		       "path of a\ncontrol socket.\n");
@@ -77,6 +79,9 @@ static bool take_switch(struct cmd_args *a, int opt, unsigned int understands)
 	case 'w':
 		a->now = true;
 		return understands & CMD_NOW;
+	case 'D':
+		a->dead = true;
+		return understands & CMD_DEAD;
 	case 'b':
 		a->batch = true;
 		return understands & CMD_BATCH;
@@ -96,6 +101,7 @@ bool cmd_args_parse(struct cmd_args *a, int argc, char **argv, unsigned int unde
 		{ "json", no_argument, NULL, 'j' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "now", no_argument, NULL, 'w' },
+		{ "destination-is-dead", no_argument, NULL, 'D' },
 		{ "batch", no_argument, NULL, 'b' },
 		{ "count", required_argument, NULL, 'n' },
 		{ "delay", required_argument, NULL, 'd' },

@@ -14,10 +14,11 @@
 #define CMD_TIMEOUT 4u	/* --timeout SECONDS */
 #define CMD_NOW	    8u	/* --now */
 #define CMD_BATCH   16u /* -b, -n COUNT, -d SECONDS */
+#define CMD_DEAD    32u /* --destination-is-dead */
 
 struct cmd_args {
 	const char *name; /* NULL: the only guest */
-	bool json, now, batch;
+	bool json, now, batch, dead;
 	unsigned int timeout_ms, delay_ms;
 	unsigned int count; /* 0: for ever */
 };

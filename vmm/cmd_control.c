@@ -16,10 +16,11 @@
 
 static const struct {
 	const char *name, *command, *about;
+	unsigned int understands;
 } simple[] = {
-	{ "pause", "stop", "Stops a guest's processors; its devices finish what is under way." },
-	{ "resume", "cont", "Lets a paused guest go on." },
-	{ "reset", "system_reset", "Resets a guest, as if it had done so itself." },
+	{ "pause", "stop", "Stops a guest's processors; its devices finish what is under way.", 0 },
+	{ "resume", "cont", "Lets a paused guest go on.", CMD_DEAD },
+	{ "reset", "system_reset", "Resets a guest, as if it had done so itself.", 0 },
 };
 
 static void put_state(const struct client_link *l, const char *state)
@@ -54,11 +55,13 @@ int cmd_control(int argc, char **argv)
 
 	while (strcmp(simple[i].name, argv[0]) != 0 && i < ARRAY_SIZE(simple) - 1)
 		i++;
-	if (!cmd_args_parse(&a, argc, argv, CMD_JSON | CMD_NAME, simple[i].about, &status))
+	if (!cmd_args_parse(&a, argc, argv, CMD_JSON | CMD_NAME | simple[i].understands,
+			    simple[i].about, &status))
 		return status;
 	err = client_open(&l, a.name, CLIENT_TIMEOUT_MS, &d);
 	if (!err)
-		err = client_call(&l, simple[i].command, CLIENT_TIMEOUT_MS, NULL, &d);
+		err = client_call(&l, a.dead ? "x-unvmm-resume-source" : simple[i].command,
+				  CLIENT_TIMEOUT_MS, NULL, &d);
 	if (!err && a.json)
 		err = put_new_state(&l, &d);
 	client_close(&l);

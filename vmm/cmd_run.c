@@ -28,21 +28,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-/* until machine_state.c is there */
-#pragma weak migration_create
-#pragma weak migration_destroy
-#pragma weak migration_start
-#pragma weak migration_save
-#pragma weak migration_params_check
-#pragma weak migration_set_params
-#pragma weak migration_cancel
-#pragma weak migration_resume_source
-#pragma weak migration_status
-#pragma weak migration_phase_name
-#pragma weak migration_phase_over
-#pragma weak migration_receive
-#pragma weak migration_restore
-#pragma weak migration_params_init
 #define LEAVE_MS 5000 /* for clients to ask how the move went, before a source ends */
 
 struct run {
@@ -497,8 +482,6 @@ static int prepare_migration(struct run *r, struct diag *d)
 		if (err)
 			return err;
 	}
-	if (!migration_create)
-		return 0;
 	err = migration_create(vm, &events, &r->migration, d);
 	r->qmp.ops = &ops;
 	r->qmp.engine = r->migration;
@@ -541,8 +524,7 @@ static int run_machine(struct run *r, struct diag *d)
 		err = prepare_migration(r, d);
 	if (!err)
 		err = control_open(&r->control, vm, d);
-	if (r->migration)
-		control_set_migration(r->control, &r->qmp);
+	control_set_migration(r->control, &r->qmp);
 	inherited_close(&r->inherited);
 	if (!err)
 		err = machine_start(&r->machine, d);
@@ -563,8 +545,7 @@ static void close_run(struct run *r)
 	console_watch_free(r->options->watch);
 	r->options->watch = NULL;
 	control_close(r->control);
-	if (migration_destroy)
-		migration_destroy(r->migration);
+	migration_destroy(r->migration);
 	loop_del(&r->listener);
 	if (r->arrival && r->arrival->fd >= 0)
 		close(r->arrival->fd);

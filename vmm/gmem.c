@@ -422,25 +422,56 @@ void gmem_shared_log_stop(struct gmem *g)
 	__atomic_store_n(&g->dirty, NULL, __ATOMIC_RELEASE);
 }
 
+/* As much of [gpa, gpa + len) as lies in r, which holds its first page. */
+static uint64_t part_in(const struct gmem_region *r, gpa_t gpa, uint64_t len)
+{
+	uint64_t rest = r->size - (gpa - r->gpa);
+
+	return len < rest ? len : rest;
+}
+
+/* Bits of the log of r, from the page at gpa on, to those of `bits` from `to` on. */
+static void fetch_region(const struct gmem_region *r, gpa_t gpa, uint64_t npages, uint64_t *bits,
+			 uint64_t to)
+{
+	uint64_t page = (gpa - r->gpa) >> DIRTY_SHIFT, end = page + npages;
+
+	while (r->dirty && page < end) {
+		uint64_t *word = &r->dirty[page / BITS_PER_WORD],
+			 bit = 1ull << page % BITS_PER_WORD;
+		uint64_t now = __atomic_load_n(word, __ATOMIC_RELAXED);
+		uint64_t step = now ? 1 : BITS_PER_WORD - page % BITS_PER_WORD;
+
+		if (now & bit) {
+			/* Cleared before the owner copies the page: a write after that is found
+			 * next time.
+			 */
+			__atomic_fetch_and(word, ~bit, __ATOMIC_ACQ_REL);
+			bits[to / BITS_PER_WORD] |= 1ull << to % BITS_PER_WORD;
+		}
+		page += step;
+		to += step;
+	}
+}
+
 int gmem_shared_log_fetch(struct gmem *g, gpa_t gpa, uint64_t len, uint64_t *bits)
 {
+	const struct gmem_region *r;
+	uint64_t part;
+
 	if (!paged(gpa, len, 0) || gpa + len < gpa)
 		return -EINVAL;
-	for (uint64_t done = 0; done < len; done += PAGE_SIZE_4K)
-		if (!gmem_find_shared(g, gpa + done, PAGE_SIZE_4K))
+	/* By regions, not by pages: it is a client that says how many there are. */
+	for (uint64_t done = 0; done < len; done += part) {
+		r = gmem_find_shared(g, gpa + done, PAGE_SIZE_4K);
+		if (!r)
 			return -ENOENT;
-	for (uint64_t n = 0; n < len >> DIRTY_SHIFT; n++) {
-		gpa_t at = gpa + (n << DIRTY_SHIFT);
-		const struct gmem_region *r = gmem_find_shared(g, at, PAGE_SIZE_4K);
-		uint64_t page = (at - r->gpa) >> DIRTY_SHIFT, bit = 1ull << page % BITS_PER_WORD;
-		uint64_t *word = r->dirty ? &r->dirty[page / BITS_PER_WORD] : NULL;
-
-		if (!word || !(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
-			continue;
-		/* Cleared before the owner copies the page: a write after that is found next time.
-		 */
-		__atomic_fetch_and(word, ~bit, __ATOMIC_ACQ_REL);
-		bits[n / BITS_PER_WORD] |= 1ull << n % BITS_PER_WORD;
+		part = part_in(r, gpa + done, len - done);
+	}
+	for (uint64_t done = 0; done < len; done += part) {
+		r = gmem_find_shared(g, gpa + done, PAGE_SIZE_4K);
+		part = part_in(r, gpa + done, len - done);
+		fetch_region(r, gpa + done, part >> DIRTY_SHIFT, bits, done >> DIRTY_SHIFT);
 	}
 	return 0;
 }

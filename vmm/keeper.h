@@ -10,7 +10,7 @@
  * user and, of the capabilities, CAP_DAC_OVERRIDE, for folders of other users; no descriptors, no
  * signals, and a filter of its own.
  *
- * Thread: main. Waits for 1 s at the most.
+ * Thread: main. keeper_take() waits for 10 s at the most, keeper_stop() for 1 s.
  */
 #ifndef UNVMM_VMM_KEEPER_H
 #define UNVMM_VMM_KEEPER_H

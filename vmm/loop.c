@@ -534,14 +534,17 @@ static bool look_once(struct loop *l)
 	return any;
 }
 
-/* The wait of a turn in which somebody looks: until there is a completion, or something to do. */
+/*
+ * The wait of a turn in which somebody looks: until there is a completion, or something to do. One
+ * look in every turn: who looks has asked for no doorbell, and completions may never cease.
+ */
 static int submit_and_look(struct loop *l)
 {
 	int n;
 
 	do {
 		n = io_uring_submit_and_get_events(&l->ring);
-	} while (n >= 0 && !io_uring_cq_ready(&l->ring) && !look_once(l));
+	} while (n >= 0 && !look_once(l) && !io_uring_cq_ready(&l->ring));
 	return n;
 }
 

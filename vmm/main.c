@@ -75,6 +75,8 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{ "run", cmd_run, "run a guest in the foreground" },
+	{ "receive", cmd_receive, "run a guest that another host sends" },
+	{ "migrate", cmd_migrate, "move a running guest to another host or into a file" },
 	{ "list", cmd_list, "running guests" },
 	{ "info", cmd_info, "what a running guest is made of" },
 	{ "stats", cmd_stats, "counters of a running guest" },

@@ -7,6 +7,7 @@
 #include "qmp.h"
 #include "qmp_migrate.h"
 
+#include <unvmm/track.h>
 #include <unvmm/vcpu.h>
 #include <unvmm/vm.h>
 
@@ -257,8 +258,11 @@ static int run_stop(struct qmp_call *c)
 
 static int run_cont(struct qmp_call *c)
 {
-	bool was = c->qmp->vm->paused, saved = qmp_migrate_continue(c->qmp);
+	int saved = qmp_migrate_continue(c->qmp, &c->diag);
+	bool was = c->qmp->vm->paused;
 
+	if (saved < 0)
+		return saved;
 	vm_resume(c->qmp->vm);
 	if (was || saved)
 		qmp_event(c->qmp, "RESUME", NULL);
@@ -313,6 +317,18 @@ static int run_stats(struct qmp_call *c)
 	return give(c, stats_counters(c->qmp));
 }
 
+/* For tests: what a migration does to assigned functions, without one (and not beside one). */
+static int run_relay(struct qmp_call *c)
+{
+	struct json_object *enable;
+
+	if (json_object_object_get_ex(c->args, "enable", &enable) &&
+	    json_object_get_boolean(enable))
+		return vm_track_begin(c->qmp->vm, &c->diag);
+	vm_track_end(c->qmp->vm);
+	return 0;
+}
+
 const struct qmp_command qmp_commands[] = {
 	{ .name = "qmp_capabilities",
 	  .run = run_capabilities,
@@ -335,6 +351,9 @@ const struct qmp_command qmp_commands[] = {
 	{ .name = "quit", .run = run_quit },
 	{ .name = "x-unvmm-info", .run = run_info },
 	{ .name = "x-unvmm-stats", .run = run_stats },
+	{ .name = "x-unvmm-relay",
+	  .run = run_relay,
+	  .args = { { "enable", json_type_boolean, false } } },
 };
 const unsigned int qmp_ncommands = ARRAY_SIZE(qmp_commands);
 

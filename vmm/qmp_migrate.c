@@ -154,18 +154,22 @@ const char *qmp_migrate_run_state(const struct qmp *q)
 		       : "finish-migrate";
 }
 
-bool qmp_migrate_continue(struct qmp *q)
+int qmp_migrate_continue(struct qmp *q, struct diag *d)
 {
 	struct migration_status s;
+	int err;
 
 	if (!q->migration || !q->migration->stay_paused || !q->vm->held)
-		return false;
+		return 0;
 	q->migration->ops->status(q->migration->engine, &s);
 	if (s.phase != MIGRATION_COMPLETED || !s.file)
-		return false;
+		return 0;
+	err = vm_claim(q->vm, d);
+	if (err)
+		return err;
 	q->migration->stay_paused = false;
 	vm_release(q->vm);
-	return true;
+	return 1;
 }
 
 /* --- arguments ------------------------------------------------------------------------------- */

@@ -44,8 +44,11 @@ void qmp_migrate_event(struct qmp *q, enum migration_phase phase);
 
 /* QMP's RunState of a machine that a migration holds. */
 const char *qmp_migrate_run_state(const struct qmp *q);
-/* `cont` after a save that left the guest stopped: true if it goes on now. */
-bool qmp_migrate_continue(struct qmp *q);
+/*
+ * `cont` after a save that left the guest stopped: 1 if it goes on now, 0 if there was no such
+ * save; -EBUSY: another has taken its disks.
+ */
+int qmp_migrate_continue(struct qmp *q, struct diag *d) must_check;
 
 /* Takes the descriptor that getfd named: the caller's, or -1. (qmp_commands.c) */
 int qmp_take_fd(struct qmp_session *s, const char *name);

@@ -53,16 +53,15 @@ struct switch_row {
 static const struct switch_row switches[] = {
 	{ 0, "listen", "ADDRESS", SET_TEXT, NULL,
 	  "wait there for a guest: HOST[:PORT] or unix:PATH", RECEIVE(listen) },
-	{ 0, "stdio", NULL, SET_FLAG, NULL,
-	  "it comes on standard input; go to the background with it", RECEIVE(stdio) },
+	{ 0, "stdio", NULL, SET_FLAG, NULL, "on standard input; then go to the background",
+	  RECEIVE(stdio) },
 	{ 0, "from", "file:PATH", SET_TEXT, NULL, "it is in a file of \"unvmm migrate\"",
 	  RECEIVE(from) },
 	{ 0, "config", "FILE", SET_FILE, NULL, "the same as guest.cfg at the end",
 	  .receives = true },
 	{ 0, "tls", "FOLDER", SET_TEXT, NULL, "certificates for TCP: not available yet",
 	  RECEIVE(tls_folder) },
-	{ 0, "insecure", NULL, SET_FLAG, NULL,
-	  "TCP without them: who can connect can give us a guest, or read ours",
+	{ 0, "insecure", NULL, SET_FLAG, NULL, "TCP without them: for networks that are trusted",
 	  RECEIVE(insecure) },
 	{ 'k', "kernel", "FILE", SET_KEY, "kernel", .help = "bzImage or ELF x86-64 kernel" },
 	{ 'i', "initrd", "FILE", SET_KEY, "initrd", .help = "initial RAM disk" },
@@ -107,12 +106,11 @@ void run_options_usage(FILE *out, const char *command)
 	unsigned int i;
 
 	if (receives)
-		fputs("usage: unvmm receive --listen ADDRESS | --stdio | --from file:PATH "
-		      "[OPTIONS] "
-		      "[guest.cfg]\n"
+		fputs("usage: unvmm receive --listen ADDRESS | --stdio | --from file:PATH\n"
+		      "                     [OPTIONS] [guest.cfg]\n"
 		      "Builds the machine that guest.cfg and the options describe, waits for a "
-		      "guest "
-		      "that\n\"unvmm migrate\" sends, and runs it.\n\n",
+		      "guest that\n"
+		      "\"unvmm migrate\" sends, and runs it.\n\n",
 		      out);
 	else
 		fputs("usage: unvmm run [OPTIONS] [guest.cfg]\n"

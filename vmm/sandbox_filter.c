@@ -69,7 +69,7 @@
 const struct sandbox_rule sandbox_rules[] = {
 	/* --- KVM --- */
 	IOCTL(KVM_RUN, V, "runs the guest"),
-	IOCTL(KVM_GET_REGS, V, "says where the guest was when KVM could not go on"),
+	IOCTL(KVM_GET_REGS, M | V, "says where the guest was when KVM could not go on; it moves"),
 	IOCTL(KVM_IRQ_LINE, M | V, "interrupts of the serial port, the clock, ACPI"),
 	IOCTL(KVM_IRQFD, M | V | F, "a guest masks a vector; a function changes its path"),
 	IOCTL(KVM_IOEVENTFD, M | V | F, "a driver enables a queue, a device is reset"),
@@ -90,6 +90,22 @@ const struct sandbox_rule sandbox_rules[] = {
 	IOCTL(KVM_SET_MP_STATE, M, "a reset: which vcpus wait for their start"),
 	IOCTL(KVM_SET_IRQCHIP, M, "a reset: PICs and I/O APIC"),
 	IOCTL(KVM_SET_PIT2, M, "a reset: timer"),
+	IOCTL(KVM_GET_SREGS, M, "the guest moves: segments and control registers"),
+	IOCTL(KVM_GET_SREGS2, M, "the same"),
+	IOCTL(KVM_SET_SREGS2, M, "the same, there"),
+	IOCTL(KVM_GET_XCRS, M, "the guest moves: extended control registers"),
+	IOCTL(KVM_GET_XSAVE, M, "the guest moves: floating point and vectors"),
+	IOCTL(KVM_GET_XSAVE2, M, "the same"),
+	IOCTL(KVM_GET_DEBUGREGS, M, "the guest moves: debug registers"),
+	IOCTL(KVM_GET_VCPU_EVENTS, M, "the guest moves: pending exceptions"),
+	IOCTL(KVM_GET_LAPIC, M, "the guest moves: local APIC"),
+	IOCTL(KVM_GET_MP_STATE, M, "the guest moves: which vcpus wait or halt"),
+	IOCTL(KVM_GET_TSC_KHZ, M, "the guest moves: the rate of its time stamp counter"),
+	IOCTL(KVM_SET_TSC_KHZ, M, "the same, there"),
+	IOCTL(KVM_GET_IRQCHIP, M, "the guest moves: PICs and I/O APIC"),
+	IOCTL(KVM_GET_PIT2, M, "the guest moves: timer"),
+	IOCTL(KVM_GET_CLOCK, M, "the guest moves: kvm-clock"),
+	IOCTL(KVM_SET_CLOCK, M, "the same, there"),
 	IOCTL(KVM_KVMCLOCK_CTRL, M, "tells a guest that it was paused"),
 	IOCTL(KVM_SET_DEVICE_ATTR, M | F, "the end: kvm-vfio lets go of a group"),
 
@@ -132,8 +148,11 @@ const struct sandbox_rule sandbox_rules[] = {
 	ALLOW(sendto, M | V | G, "answers to control clients; console output; a moving guest"),
 	ALLOW(shutdown, M | F, "the end of a control client's connection, of a vfio-user server's"),
 	WHEN(fcntl, M, 1, EQUAL, F_DUPFD_CLOEXEC, "a spare descriptor, for when there is no other"),
+	WHEN(fcntl, M | G, 1, EQUAL, F_OFD_SETLK,
+	     "the lock of a disk's image moves with the guest"),
 
 	/* --- files: those that are open --- */
+	ALLOW(preadv2, M | V, "an interrupt that a reset takes back"),
 	ALLOW(pread64, M | F,
 	      "kernel and initrd at a reset, KVM's statistics; a function's registers"),
 	ALLOW(pwrite64, M | F, "a function's registers; main switches it off at the end"),

@@ -55,15 +55,16 @@ int slots_map(struct slots *s, uint64_t gpa, void *page)
 	return slot;
 }
 
-void slots_unmap(struct slots *s, int slot, uint64_t gpa)
+int slots_unmap(struct slots *s, int slot, uint64_t gpa)
 {
 	int err = kvm_set_slot(s->kvm, (unsigned int)slot, gpa, 0, NULL, 0);
 
-	/* A slot that KVM keeps is not used again: two pages must never be in one. */
-	if (err)
+	if (err) {
 		log_error("KVM keeps the memory slot of the device page at 0x%llx: %s",
 			  (unsigned long long)gpa, strerror(-err));
-	else
-		slot_free(s, slot);
+		return err;
+	}
+	slot_free(s, slot);
 	__atomic_fetch_add(&s->removals, 1, __ATOMIC_RELEASE);
+	return 0;
 }

@@ -169,12 +169,13 @@ static void nap(struct vcpu *c)
 	int err = 0;
 
 	pthread_mutex_lock(&s->park_lock);
+	if (s->run_wanted) /* whoever wanted it out has changed his mind */
+		c->run->immediate_exit = 0;
 	if (s->run_wanted && c->nap_ns) {
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		c->nap_ns += (uint64_t)until.tv_nsec;
 		until.tv_sec += (time_t)(c->nap_ns / NS_PER_S);
 		until.tv_nsec = (long)(c->nap_ns % NS_PER_S);
-		c->run->immediate_exit = 0;
 		while (s->run_wanted && !err)
 			err = pthread_cond_timedwait(&s->changed, &s->park_lock, &until);
 	}

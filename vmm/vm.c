@@ -3,6 +3,7 @@
  * vm.c - what a machine is made of before it has anything in it: the control lock, the loops, and
  * the requests that end it. Any thread; see vm.h.
  */
+#include <unvmm/log.h>
 #include <unvmm/vcpu.h>
 #include <unvmm/vm.h>
 
@@ -163,9 +164,13 @@ void vm_resume(struct vm *vm)
 
 int vm_hold(struct vm *vm, struct diag *d)
 {
-	int err = vm->paused || vm->held ? 0 : stop(vm, d);
+	int err;
 
-	vm->held |= !err;
+	if (vm->held)
+		return 0;
+	vm->hold_since = loop_now();
+	err = vm->paused ? 0 : stop(vm, d);
+	vm->held = !err;
 	return err;
 }
 
@@ -176,6 +181,25 @@ void vm_release(struct vm *vm)
 	vm->held = false;
 	if (was && !vm->paused)
 		go(vm);
+	if (was)
+		vm->held_ns = loop_now() - vm->hold_since;
+}
+
+int vm_claim(struct vm *vm, struct diag *d)
+{
+	int err = 0;
+
+	for (struct device *dev = vm->devices; dev && !err; dev = dev->next)
+		if (dev->cls->claim)
+			err = dev->cls->claim(dev, true, d);
+	return err;
+}
+
+void vm_yield(struct vm *vm)
+{
+	for (struct device *dev = vm->devices; dev; dev = dev->next)
+		if (dev->cls->claim && dev->cls->claim(dev, false, NULL))
+			log_warn("%s: its lock cannot be given up", dev->id);
 }
 
 /* --- memory that can go away ------------------------------------------------------------------ */

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,9 +53,12 @@ static bool doorbell_lost(struct function *f)
 void fn_engine_forget(struct function *f, unsigned int q)
 {
 	uint64_t n;
+	struct iovec iov = { &n, sizeof(n) };
 
 	__atomic_store_n(f->e.queues[q].cell, FN_CELL_EMPTY, __ATOMIC_SEQ_CST);
-	if (f->doorbell_fds[q] >= 0 && read(f->doorbell_fds[q], &n, sizeof(n)) < 0)
+	/* The client has it too, and can have made it block: RWF_NOWAIT does not wait all the same.
+	 */
+	if (f->doorbell_fds[q] >= 0 && preadv2(f->doorbell_fds[q], &iov, 1, -1, RWF_NOWAIT) < 0)
 		return; /* it has not been rung */
 }
 

@@ -150,12 +150,11 @@ void function_reset(struct function *f)
 static void fire(struct fn_vector *v)
 {
 	uint64_t one = 1;
-
 	struct pollfd p = { .fd = v->fd, .events = POLLOUT };
 
 	v->pending = v->masked || v->fd < 0;
-	/* Full: nobody has read for 2^64 interrupts, one more makes no difference. */
-	if (v->pending || (v->blocks && poll(&p, 1, 0) != 1))
+	/* Full, it is signalled; asked first, because the client can make it block at any time. */
+	if (v->pending || poll(&p, 1, 0) != 1)
 		return;
 	if (write(v->fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		log_debug("an eventfd of the client's cannot be signalled: %s", strerror(errno));
@@ -190,7 +189,6 @@ void function_wire(struct function *f, unsigned int v, int fd)
 	pthread_mutex_lock(&f->irq_lock);
 	old = vec->fd;
 	vec->fd = fd;
-	vec->blocks = fd >= 0 && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	release(vec);
 	pthread_mutex_unlock(&f->irq_lock);
 	if (old >= 0)

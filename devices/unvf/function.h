@@ -61,7 +61,6 @@ enum fn_run { FN_OFF, FN_PAUSED, FN_ON };
 struct fn_vector {
 	int fd; /* the client's eventfd, owned; -1 */
 	bool masked, pending;
-	bool blocks; /* a write to the eventfd could wait: it is asked first */
 };
 
 struct function {

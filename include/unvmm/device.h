@@ -102,6 +102,31 @@ struct device_class {
 	 */
 	int (*sync)(struct device *dev);
 	/*
+	 * Takes or gives up what only one host may have at a time, such as the lock of a disk's
+	 * image. Taken by create(), unless the guest is yet to come (vm_config.incoming); taking
+	 * what it has does nothing. Quiesced; main or the migration's thread. -EBUSY: another has
+	 * it. NULL: there is no such thing.
+	 */
+	int (*claim)(struct device *dev, bool take, struct diag *d);
+	/*
+	 * For a migration, of devices that write to guest memory behind unvmm's back. NULL:
+	 * whatever the device writes it marks by itself (gmem.h).
+	 *
+	 * track_begin, main, vcpus running: from now on every write has to show in gmem's log of
+	 * host writes. 0: it does. 1: it will after a quiesce() and resume(), which must come at
+	 * once. -errno with a sentence that names the device: it cannot be moved; nothing changed.
+	 * track_wait, main, after that: 0 as soon as it is so; only then the first round of RAM
+	 * starts. From here on quiesce() stops the device for good: where its queues are is in the
+	 * journal, and any device of the kind can go on there.
+	 * track_sync, any thread without the control lock: what the device logs by itself is put
+	 * into gmem's log; to be called before each gmem_log_fetch().
+	 * track_end, main: it is over, whatever became of it. Not after a failed track_begin.
+	 */
+	int (*track_begin)(struct device *dev, struct diag *d);
+	int (*track_wait)(struct device *dev, struct diag *d);
+	int (*track_sync)(struct device *dev, struct diag *d);
+	void (*track_end)(struct device *dev);
+	/*
 	 * The guest has just come from another host and runs: interrupts are repeated, because one
 	 * may have been lost on the way, and a network card announces its new place. Main, control
 	 * lock held. NULL: nothing to tell.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * machine_state.h - all of a paused machine but its RAM as blobs (state_io.h), one per part: every
- * device in the order of creation, then "cpu0".. and "chips". (migrate/machine_state.c)
+ * device in the order of creation, then "cpu0".. and "chips", which also has a reset that the guest
+ * asked for and did not get yet. (migrate/machine_state.c, machine_state_desc.c)
  *
  * The machine on the receiving side has been built from its own configuration and has never run.
  * Loading has two passes: every blob is parsed and validated before the first is committed, so a
@@ -38,7 +39,14 @@ int machine_load_parse(struct machine_load *l, const char *id, const void *blob,
 		       struct diag *d) must_check;
 /* -EINVAL naming a part of this machine that has not come. */
 int machine_load_complete(struct machine_load *l, struct diag *d) must_check;
-/* Second pass. An error leaves the machine unusable: it is never run. */
+/*
+ * Second pass; RAM must be there, because KVM reads and writes it when it is told where a guest
+ * keeps its clock and page tables. An error leaves the machine unusable: it is never run. KVM may
+ * refuse what a parse could not know, so this comes before READY.
+ *
+ * The guest's TSC and kvm-clock go on from where they stood when they were saved: the time in
+ * between has not been, for the guest. Only its RTC follows the host's time.
+ */
 int machine_load_commit(struct machine_load *l, struct diag *d) must_check;
 /* Also without a commit. NULL does nothing. */
 void machine_load_free(struct machine_load *l);

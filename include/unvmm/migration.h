@@ -88,10 +88,11 @@ struct migration_status {
 	uint32_t rounds;	    /* of RAM, the one under way included */
 	uint64_t dirty_rate;	    /* bytes per second that the guest dirtied in the last round */
 	uint64_t rate;		    /* bytes per second on the wire */
-	uint64_t expected_downtime_ns;	    /* if the switch were now */
-	uint32_t throttle;		    /* percent of a vcpu's time that is taken away */
-	uint64_t elapsed_ns;		    /* since the start; fixed at the end */
-	uint64_t setup_ns;		    /* until the first page */
+	uint64_t expected_downtime_ns; /* if the switch were now */
+	uint32_t throttle;	       /* percent of a vcpu's time that is taken away */
+	uint64_t elapsed_ns;	       /* since the start; fixed at the end */
+	uint64_t entry_ns; /* how long the guest stood before the first page, if it had to */
+	uint64_t setup_ns; /* until the first page */
 	struct migration_downtime downtime; /* zeroes before the switch */
 	char error[512];		    /* one sentence; empty unless it failed */
 };

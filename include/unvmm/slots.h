@@ -34,8 +34,11 @@ void slots_init(struct slots *s, struct kvm *kvm);
  * slots_unmap(). -ENOSPC: KVM has no slot left; -EEXIST: something is at gpa; or KVM's error.
  */
 int slots_map(struct slots *s, uint64_t gpa, void *page) must_check;
-/* Once it returns, no vcpu reaches the page any more. */
-void slots_unmap(struct slots *s, int slot, uint64_t gpa);
+/*
+ * 0: no vcpu reaches the page any more. Else KVM keeps the slot (-ENOMEM), and the page has to stay
+ * mapped in this process: the guest would reach what comes to lie there. It may be tried again.
+ */
+int slots_unmap(struct slots *s, int slot, uint64_t gpa) must_check;
 
 /*
  * Changes whenever a page was removed. A vcpu that reads it before KVM_RUN knows after -EFAULT

@@ -16,7 +16,7 @@
 #include <unvmm/diag.h>
 
 #define VF_BARS	       6
-#define VF_CAPS_PLACES 12 /* virtio capabilities that 192 bytes behind the header can hold */
+#define VF_CAPS_PLACES 12 /* virtio capabilities that 192 bytes can hold side by side */
 
 /* [offset, offset + length) of a BAR. */
 struct vf_place {

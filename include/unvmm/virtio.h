@@ -180,6 +180,12 @@ void virtio_pci_moved(struct vdev *v);
 void virtio_pci_rewire(struct vdev *v);
 
 /*
+ * Does the guest reach this page as the doorbell of q? Then it must not be unmapped: also after a
+ * stop, if KVM has refused to forget it. Control lock held.
+ */
+bool virtio_pci_shows(const struct vdev *v, unsigned int q, const void *page) must_check;
+
+/*
  * The eventfd of queue q's interrupt, whatever its vector is, from virtio_pci_create() to
  * virtio_pci_destroy(): for a function's MSI-X vector, whose interrupts then reach the guest by the
  * irqfd without a thread of unvmm. Any thread. Other than with vdev_interrupt(), a signal is

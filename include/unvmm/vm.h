@@ -68,8 +68,9 @@ struct vm {
 	struct vfio *vfio; /* the container of the assigned functions; lives as long as they */
 	struct device *devices;
 	struct vcpu_set *vcpus;
-	bool paused; /* by vm_pause(); main thread */
-	bool held;   /* by vm_hold(); main thread */
+	bool paused;		      /* by vm_pause(); main thread */
+	bool held;		      /* by vm_hold(); main thread */
+	uint64_t hold_since, held_ns; /* when that was; how long the last one lasted (loop_now()) */
 
 	enum vm_event event; /* under the lock */
 	uint8_t code;
@@ -104,6 +105,13 @@ void vm_resume(struct vm *vm);
  */
 int vm_hold(struct vm *vm, struct diag *d) must_check;
 void vm_release(struct vm *vm);
+
+/*
+ * Takes, for all devices, what only one host may have at a time (device.h, claim): -EBUSY with a
+ * sentence, and the caller gives up again what was taken. vm_yield() gives it up.
+ */
+int vm_claim(struct vm *vm, struct diag *d) must_check;
+void vm_yield(struct vm *vm);
 
 /* The io thread's loop for software devices; starts the thread on first use. NULL with a sentence.
  */

@@ -19,6 +19,11 @@ int __real_kvm_ioeventfd(struct kvm *k, int eventfd, uint64_t addr, unsigned int
 int __wrap_kvm_ioeventfd(struct kvm *k, int eventfd, uint64_t addr, unsigned int len, bool pio,
 			 bool assign);
 
+int __real_kvm_get_irqchip(struct kvm *k, struct kvm_irqchip *chip);
+int __wrap_kvm_get_irqchip(struct kvm *k, struct kvm_irqchip *chip);
+int __real_kvm_vcpu_get_tsc_khz(int vcpu_fd, uint32_t *khz);
+int __wrap_kvm_vcpu_get_tsc_khz(int vcpu_fd, uint32_t *khz);
+
 struct fake_kvm fake_kvm;
 
 void fake_kvm_reset(struct vm *vm)
@@ -73,6 +78,8 @@ static int remove_slot(unsigned int slot)
 {
 	if (!fake_kvm.slots[slot].used)
 		return -EINVAL;
+	if (fake_kvm.keep_slots)
+		return -ENOMEM;
 	fake_kvm.slots[slot].used = false;
 	fake_kvm.nslots--;
 	fake_kvm.removed++;
@@ -147,4 +154,20 @@ void fake_kvm_store(struct vm *vm, uint64_t gpa, uint16_t value)
 		fake_kvm.signals[e->fd]++;
 	else
 		bus_write(&vm->mmio, gpa, sizeof(value), value);
+}
+
+int __wrap_kvm_get_irqchip(struct kvm *k, struct kvm_irqchip *chip)
+{
+	if (k->vm_fd >= 0)
+		return __real_kvm_get_irqchip(k, chip);
+	memset(&chip->chip, 0, sizeof(chip->chip));
+	return 0;
+}
+
+int __wrap_kvm_vcpu_get_tsc_khz(int vcpu_fd, uint32_t *khz)
+{
+	if (vcpu_fd >= 0)
+		return __real_kvm_vcpu_get_tsc_khz(vcpu_fd, khz);
+	*khz = FAKE_KVM_TSC_KHZ;
+	return 0;
 }

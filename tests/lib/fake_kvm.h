@@ -10,7 +10,8 @@
 
 #include <unvmm/vm.h>
 
-#define FAKE_KVM_MAX 128
+#define FAKE_KVM_MAX	 128
+#define FAKE_KVM_TSC_KHZ 2000000 /* of a vcpu without a descriptor; its irqchips are all zero */
 
 struct fake_slot {
 	bool used;
@@ -31,6 +32,7 @@ extern struct fake_kvm {
 	unsigned int added, removed;	/* slots so far */
 	unsigned int signals[1024];	/* by fd */
 	bool refuse_slots, refuse_eventfds;
+	bool keep_slots; /* none can be removed */
 	/* The last changes in their order: '+' and '-' for eventfds, 'M' and 'U' for slots. */
 	char order[64];
 	/* After every change; for who wants to be in the middle of things. */

@@ -151,7 +151,7 @@ static int check_access(const struct vf_mock *m, unsigned int region, uint64_t o
 
 static bool in_common(unsigned int region, uint64_t off)
 {
-	return region == 0 && off < VM_COMMON + sizeof(struct virtio_pci_common_cfg);
+	return region == 0 && off < VM_COMMON + VM_COMMON_BYTES;
 }
 
 static void bar_read(struct vf_mock *m, unsigned int region, uint64_t off, void *buf,
@@ -488,8 +488,7 @@ void vf_mock_lay_out(struct vf_mock *m, bool mappable)
 	put16(m, PCI_COMMAND, PCI_COMMAND_MEMORY);
 	put16(m, PCI_STATUS, PCI_STATUS_CAP_LIST);
 	m->pci[PCI_CAPABILITY_LIST] = (uint8_t)at;
-	at = put_cap(m, at, VIRTIO_PCI_CAP_COMMON_CFG, VM_COMMON,
-		     sizeof(struct virtio_pci_common_cfg));
+	at = put_cap(m, at, VIRTIO_PCI_CAP_COMMON_CFG, VM_COMMON, VM_COMMON_BYTES);
 	at = put_cap(m, at, VIRTIO_PCI_CAP_ISR_CFG, VM_ISR, 1);
 	at = put_cap(m, at, VIRTIO_PCI_CAP_DEVICE_CFG, VM_CONFIG, VM_CONFIG_BYTES);
 	at = put_cap(m, at, VIRTIO_PCI_CAP_NOTIFY_CFG, VM_NOTIFY, m->notify_length);

@@ -20,6 +20,7 @@
 /* BAR 0 of the model; BAR 2 holds MSI-X. */
 #define VM_BAR_SIZE	0x20000
 #define VM_COMMON	0x0000
+#define VM_COMMON_BYTES 0x40 /* queue_reset is there */
 #define VM_ISR		0x1000
 #define VM_CONFIG	0x2000
 #define VM_NOTIFY	0x4000
@@ -30,7 +31,8 @@ enum vm_answer { VM_ANSWER_OK, VM_ANSWER_ERR, VM_ANSWER_NONE, VM_ANSWER_GARBAGE 
 struct vf_mock_queue {
 	uint16_t size_max, size, vector, enable, notify_off;
 	uint64_t desc, driver, device;
-	uint16_t next; /* of the control queue: the next available entry */
+	uint16_t next; /* the next available entry that it takes */
+	bool resetting;
 	unsigned int kicks;
 };
 
@@ -57,6 +59,7 @@ struct vf_mock {
 	unsigned int all_ones_from; /* from this call on, reads are all-ones; 0: never */
 	int refuses;		    /* offset of the common register that keeps its value; -1 */
 	bool never_resets;	    /* status stays what it is */
+	bool queue_never_resets;    /* queue_reset stays 1 */
 	bool gone;
 
 	/* What was done to it. */

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NO_VECTOR 0xffff
+#define NO_VECTOR   0xffff
+#define QUEUE_RESET 58 /* of the common configuration (4.1.4.3) */
 
 /* --- the control queue ----------------------------------------------------------------------- */
 
@@ -98,6 +99,7 @@ static const struct {
 	{ VIRTIO_PCI_COMMON_Q_AVAILHI, 4, "queue_driver_hi" },
 	{ VIRTIO_PCI_COMMON_Q_USEDLO, 4, "queue_device_lo" },
 	{ VIRTIO_PCI_COMMON_Q_USEDHI, 4, "queue_device_hi" },
+	{ QUEUE_RESET, 2, "queue_reset" },
 };
 
 const char *vf_model_register(uint64_t off, unsigned int len)
@@ -108,6 +110,15 @@ const char *vf_model_register(uint64_t off, unsigned int len)
 	return NULL;
 }
 
+static void queue_default(struct vf_mock_queue *q)
+{
+	q->size = q->size_max;
+	q->vector = NO_VECTOR;
+	q->enable = q->next = 0;
+	q->desc = q->driver = q->device = 0;
+	q->resetting = false;
+}
+
 void vf_model_reset(struct vf_mock *m)
 {
 	if (m->never_resets && m->status)
@@ -116,14 +127,8 @@ void vf_model_reset(struct vf_mock *m)
 	m->acknowledged = 0;
 	m->select = 0;
 	m->config_vector = NO_VECTOR;
-	for (unsigned int i = 0; i < VM_QUEUES; i++) {
-		struct vf_mock_queue *q = &m->queues[i];
-
-		q->size = q->size_max;
-		q->vector = NO_VECTOR;
-		q->enable = q->next = 0;
-		q->desc = q->driver = q->device = 0;
-	}
+	for (unsigned int i = 0; i < VM_QUEUES; i++)
+		queue_default(&m->queues[i]);
 }
 
 static struct vf_mock_queue *selected(struct vf_mock *m)
@@ -176,6 +181,8 @@ uint32_t vf_model_read(struct vf_mock *m, uint64_t off)
 		return q->enable;
 	case VIRTIO_PCI_COMMON_Q_NOFF:
 		return q->notify_off;
+	case QUEUE_RESET:
+		return q->resetting;
 	default:
 		return (uint32_t)(*address_of(selected(m), off) >> (off % 8 == 4 ? 32 : 0));
 	}
@@ -229,6 +236,14 @@ void vf_model_write(struct vf_mock *m, uint64_t off, uint32_t v)
 		return;
 	case VIRTIO_PCI_COMMON_Q_ENABLE:
 		q->enable = v == 1;
+		return;
+	case QUEUE_RESET:
+		if (v != 1 || !(m->acknowledged & VIRTIO_BIT(40)))
+			return;
+		if (m->queue_never_resets)
+			q->resetting = true;
+		else
+			queue_default(q);
 		return;
 	default:
 		if (off < VIRTIO_PCI_COMMON_Q_DESCLO)

@@ -288,12 +288,24 @@ static void direct_with_large_blocks(void **state)
 
 /* --- tests: opening -------------------------------------------------------------------------- */
 
+static int open_locked(struct blk_backend *b, const char *path, bool readonly, struct diag *d)
+{
+	int err = blk_open(b, path, readonly, false, NULL, d);
+
+	if (err)
+		return err;
+	err = blk_lock(b, d);
+	if (err)
+		blk_close(b);
+	return err;
+}
+
 static void refused(const char *path, bool readonly, const char *says)
 {
 	struct diag d = { "" };
 	struct blk_backend b;
 
-	assert_int_not_equal(blk_open(&b, path, readonly, false, NULL, &d), 0);
+	assert_int_not_equal(open_locked(&b, path, readonly, &d), 0);
 	if (!strstr(d.text, says))
 		fail_msg("\"%s\" does not say \"%s\"", d.text, says);
 }
@@ -309,12 +321,19 @@ static void unfit_images_are_refused(void **state)
 	refused("/tmp", true, "neither a regular file nor a block device");
 	refused("/dev/null", false, "neither a regular file nor a block device");
 	/* One writer, or many readers. */
-	assert_int_equal(blk_open(&b, e.path, false, false, NULL, NULL), 0);
+	assert_int_equal(open_locked(&b, e.path, false, NULL), 0);
 	refused(e.path, false, "in use by another process");
 	refused(e.path, true, "in use by another process");
+	/* It may be given up and taken again, while it is open. */
+	assert_int_equal(blk_lock(&b, NULL), 0);
+	assert_int_equal(blk_unlock(&b, NULL), 0);
+	assert_int_equal(open_locked(&b2, e.path, false, NULL), 0);
+	assert_int_equal(blk_lock(&b, NULL), -EBUSY);
+	blk_close(&b2);
+	assert_int_equal(blk_lock(&b, NULL), 0);
 	blk_close(&b);
-	assert_int_equal(blk_open(&b, e.path, true, false, NULL, NULL), 0);
-	assert_int_equal(blk_open(&b2, e.path, true, false, NULL, NULL), 0);
+	assert_int_equal(open_locked(&b, e.path, true, NULL), 0);
+	assert_int_equal(open_locked(&b2, e.path, true, NULL), 0);
 	refused(e.path, false, "in use by another process");
 	blk_close(&b);
 	blk_close(&b2);

@@ -433,6 +433,29 @@ static void test_what(void **state)
 	expect_fail(NULL, -EINVAL, sentence, TEXTS(text));
 }
 
+/* A machine whose guest arrives needs no kernel, but then a reset is its end. */
+static void test_incoming(void **state)
+{
+	const struct config_override none[] = { { .text = "memory=64M" } };
+	const struct config_override kernel[] = { { .text = "kernel=k" } };
+	struct vm_config c;
+	struct diag d = { "" };
+
+	(void)state;
+	assert_int_equal(config_load_incoming(&c, NULL, none, 1, NULL, 0, &d), 0);
+	assert_null(c.kernel);
+	assert_true(c.incoming);
+	assert_int_equal(c.on_reboot, ON_REBOOT_EXIT);
+	config_free(&c);
+	assert_int_equal(config_load_incoming(&c, NULL, kernel, 1, NULL, 0, &d), 0);
+	assert_string_equal(c.kernel, "k");
+	assert_int_equal(c.on_reboot, ON_REBOOT_RESTART);
+	config_free(&c);
+	assert_int_equal(config_load(&c, NULL, kernel, 1, NULL, 0, &d), 0);
+	assert_false(c.incoming);
+	config_free(&c);
+}
+
 static void test_file_refusals(void **state)
 {
 	char big[1100], sentence[1200];
@@ -633,6 +656,7 @@ int main(void)
 		TEST(test_overrides),
 		TEST(test_override_refusals),
 		TEST(test_what),
+		cmocka_unit_test(test_incoming),
 		TEST(test_file_refusals),
 		cmocka_unit_test(test_text_refusals),
 		TEST(test_too_many_devices),

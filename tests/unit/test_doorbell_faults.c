@@ -73,7 +73,7 @@ static void test_all_slots(void **state)
 	}
 	assert_int_equal(slots_map(s, PLAT_PCI_MEM_BASE, page), -ENOSPC);
 	assert_int_equal(slots_removals(s), removals);
-	slots_unmap(s, slots[70], PLAT_PCI_MEM_BASE + 70 * PAGE_SIZE_4K);
+	assert_int_equal(slots_unmap(s, slots[70], PLAT_PCI_MEM_BASE + 70 * PAGE_SIZE_4K), 0);
 	assert_int_not_equal(slots_removals(s), removals);
 	/* What KVM refuses takes no slot. */
 	assert_int_equal(slots_map(s, PLAT_PCI_MEM_BASE, page), -EEXIST);
@@ -81,7 +81,7 @@ static void test_all_slots(void **state)
 	slots[70] = slots_map(s, PLAT_PCI_MEM_BASE + 70 * PAGE_SIZE_4K, page);
 	assert_int_equal(slots[70], GMEM_REGIONS_MAX + 70);
 	for (unsigned int i = 0; i < n; i++)
-		slots_unmap(s, slots[i], PLAT_PCI_MEM_BASE + i * PAGE_SIZE_4K);
+		assert_int_equal(slots_unmap(s, slots[i], PLAT_PCI_MEM_BASE + i * PAGE_SIZE_4K), 0);
 }
 
 /* --- memory that goes away ------------------------------------------------------------------- */

@@ -447,7 +447,9 @@ static void test_ram_goes_away(void **state)
 	assert_non_null(strstr(x->f->vm.error.text, "KVM cannot run the guest: Bad address"));
 	assert_int_equal(faults(x), 0);
 	vm_lock(&x->f->vm);
-	slots_unmap(&x->f->vm.slots, slot, align_down(doorbell_at(x->fv, 0), VP_DOORBELL_PAGE));
+	assert_int_equal(slots_unmap(&x->f->vm.slots, slot,
+				     align_down(doorbell_at(x->fv, 0), VP_DOORBELL_PAGE)),
+			 0);
 	vm_unlock(&x->f->vm);
 }
 

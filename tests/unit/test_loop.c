@@ -645,6 +645,69 @@ static void busy_loop_looks(void **state)
 	io_thread_stop(&t);
 }
 
+/* --- looking --------------------------------------------------------------------------------- */
+
+struct looker {
+	struct loop_look look;
+	struct loop_fd busy;
+	unsigned int looks;
+	sem_t done;
+};
+
+static bool look_in_vain(struct loop_look *k)
+{
+	container_of(k, struct looker, look)->looks++;
+	return false;
+}
+
+static void give_up(struct loop_look *k)
+{
+	sem_post(&container_of(k, struct looker, look)->done);
+}
+
+/* Always something to do: the next completion is there when the loop has handled this one. */
+static void stay_ready(struct loop_fd *lf, uint32_t revents)
+{
+	uint64_t one = 1;
+
+	(void)revents;
+	assert_int_equal(write(lf->fd, &one, sizeof(one)), sizeof(one));
+}
+
+static void look_beside_a_busy_fd(struct io_thread *t, void *arg)
+{
+	struct looker *k = arg;
+
+	k->look = (struct loop_look){ .look = look_in_vain, .vain = give_up };
+	assert_int_equal(loop_add_eventfd(&t->loop, &k->busy, k->busy.fd, stay_ready), 0);
+	stay_ready(&k->busy, 0);
+	loop_look(&t->loop, &k->look, 1000000);
+}
+
+static void end_busy_fd(struct io_thread *t, void *arg)
+{
+	(void)t;
+	loop_del(&((struct looker *)arg)->busy);
+}
+
+/* A look is no idle time's: it goes on, and ends in time, while completions never cease. */
+static void looks_beside_completions(void **state)
+{
+	struct io_thread t;
+	struct looker k = { .looks = 0 };
+
+	(void)state;
+	sem_init(&k.done, 0, 0);
+	k.busy.fd = eventfd(0, EFD_NONBLOCK);
+	start(&t);
+	on_loop(&t, look_beside_a_busy_fd, &k);
+	wait_sem(&k.done);
+	assert_true(k.looks > 1);
+	on_loop(&t, end_busy_fd, &k);
+	io_thread_stop(&t);
+	close(k.busy.fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -663,6 +726,7 @@ int main(void)
 		cmocka_unit_test(cancelled_operation_ends),
 		cmocka_unit_test(idle_loop_sleeps),
 		cmocka_unit_test(busy_loop_looks),
+		cmocka_unit_test(looks_beside_completions),
 		cmocka_unit_test(io_thread_blocks_signals),
 	};
 

@@ -15,6 +15,8 @@
 
 #define MAX_ARGS 24
 
+static const char *command = "run";
+
 /* getopt_long() permutes, so each call gets a copy. */
 static int parse(struct run_options *o, struct diag *d, const char *const *args)
 {
@@ -23,7 +25,7 @@ static int parse(struct run_options *o, struct diag *d, const char *const *args)
 	char *argv[MAX_ARGS + 2];
 	int n = 0;
 
-	argv[n++] = strcpy(copies[MAX_ARGS - 1], "run");
+	argv[n++] = strcpy(copies[MAX_ARGS - 1], command);
 	for (; args[n - 1]; n++) {
 		const char *arg = args[n - 1];
 
@@ -278,6 +280,42 @@ static void test_wrong_usage(void **state)
 		   ARGS("a.cfg", "-n", "b.cfg"));
 }
 
+/* All of run's switches, and where the guest comes from: exactly one of three. */
+static void test_receive(void **state)
+{
+	static const char which[] =
+		"say where the guest comes from: --listen ADDRESS, --stdio or --from file:PATH";
+	struct run_options o;
+
+	(void)state;
+	parse_fail("there is no switch --stdio", ARGS("--stdio"));
+	command = "receive";
+	parse_ok(&o, ARGS("--listen", "h:1", "--insecure", "-m", "1G", "--expect", "x"));
+	assert_string_equal(o.listen, "h:1");
+	assert_true(o.insecure && !o.stdio && !o.from && !o.tls_folder);
+	assert_over(&o, 0, "memory=1G", "-m 1G");
+	assert_int_equal(o.nexpect, 1);
+	run_options_free(&o);
+	parse_ok(&o, ARGS("--stdio", "--config", "a.cfg"));
+	assert_true(o.stdio);
+	assert_string_equal(o.path, "a.cfg");
+	run_options_free(&o);
+	parse_ok(&o, ARGS("--from=file:x", "a.cfg", "--tls", "t"));
+	assert_string_equal(o.from, "file:x");
+	assert_string_equal(o.path, "a.cfg");
+	assert_string_equal(o.tls_folder, "t");
+	run_options_free(&o);
+	parse_ok(&o, ARGS("--help"));
+	run_options_free(&o);
+	parse_fail(which, ARGS());
+	parse_fail(which, ARGS("-n"));
+	parse_fail(which, ARGS("--stdio", "--listen", "h"));
+	parse_fail(which, ARGS("--from", "file:x", "--stdio"));
+	parse_fail("one configuration file is enough; \"b.cfg\" is left over",
+		   ARGS("--stdio", "--config", "a.cfg", "b.cfg"));
+	command = "run";
+}
+
 static void test_usage_text(void **state)
 {
 	char *text = NULL, *line, *save;
@@ -287,6 +325,7 @@ static void test_usage_text(void **state)
 	(void)state;
 	assert_non_null(f);
 	run_options_usage(f, "run");
+	run_options_usage(f, "receive");
 	fclose(f);
 	assert_non_null(strstr(text, "  -k, --kernel FILE "));
 	assert_non_null(strstr(text, "      --shutdown-timeout SECONDS "));
@@ -302,7 +341,7 @@ int main(void)
 		cmocka_unit_test(test_disks),	   cmocka_unit_test(test_actions),
 		cmocka_unit_test(test_seconds),	   cmocka_unit_test(test_decode),
 		cmocka_unit_test(test_script),	   cmocka_unit_test(test_wrong_usage),
-		cmocka_unit_test(test_usage_text),
+		cmocka_unit_test(test_usage_text), cmocka_unit_test(test_receive),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -450,6 +450,33 @@ static void test_vectors(void **state)
 	env_free(e);
 }
 
+/* A client that makes its eventfds block holds up nobody: neither this function nor others. */
+static void test_blocking_eventfds(void **state)
+{
+	struct env *e = env_new("--type blk --image IMAGE --doorbell ioeventfd");
+	struct client *c = driven(e, 0, 1);
+	struct vfio_user_io_fds ask = { .argsz = 4096, .index = CLIENT_BAR };
+	const uint64_t full = UINT64_MAX - 1;
+	uint64_t taken;
+
+	(void)state;
+	assert_int_equal(fcntl(c->irq[0], F_SETFL, 0), 0);
+	assert_int_equal(write(c->irq[0], &full, sizeof(full)), sizeof(full));
+	assert_int_equal(blk_read(c, 0), 0);
+	assert_int_equal(blk_read(c, 0), 0);
+	assert_int_equal(read(c->irq[0], &taken, sizeof(taken)), sizeof(taken));
+	assert_int_equal(unvf_client_call(c, VFIO_USER_DEVICE_GET_REGION_IO_FDS, &ask, sizeof(ask),
+					  NULL, 0),
+			 0);
+	assert_true(c->nfds > 0);
+	assert_int_equal(fcntl(c->fds[0], F_SETFL, 0), 0);
+	assert_true(unvf_client_reset(c));
+	unvf_client_drive(c, BLK_FEATURES & unvf_client_offered(c), 1, 64);
+	assert_int_equal(blk_read(c, 0), 0);
+	env_drop(c);
+	env_free(e);
+}
+
 /* --- faults ----------------------------------------------------------------------------------- */
 
 static void test_fault_names(void **state)
@@ -653,17 +680,29 @@ static void test_disconnect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_version),	      cmocka_unit_test(test_bad_messages),
-		cmocka_unit_test(test_framing),	      cmocka_unit_test(test_region_info),
-		cmocka_unit_test(test_config_space),  cmocka_unit_test(test_config_window),
-		cmocka_unit_test(test_features),      cmocka_unit_test(test_queue_registers),
-		cmocka_unit_test(test_pattern),	      cmocka_unit_test(test_bus_mastering),
-		cmocka_unit_test(test_reset),	      cmocka_unit_test(test_ring_reset),
-		cmocka_unit_test(test_no_ring_reset), cmocka_unit_test(test_vectors),
-		cmocka_unit_test(test_fault_names),   cmocka_unit_test(test_lost_doorbell),
-		cmocka_unit_test(test_slow_disable),  cmocka_unit_test(test_all_ones),
-		cmocka_unit_test(test_out_of_order),  cmocka_unit_test(test_merged_used),
-		cmocka_unit_test(test_masked_irq),    cmocka_unit_test(test_hang_request),
+		cmocka_unit_test(test_version),
+		cmocka_unit_test(test_bad_messages),
+		cmocka_unit_test(test_framing),
+		cmocka_unit_test(test_region_info),
+		cmocka_unit_test(test_config_space),
+		cmocka_unit_test(test_config_window),
+		cmocka_unit_test(test_features),
+		cmocka_unit_test(test_queue_registers),
+		cmocka_unit_test(test_pattern),
+		cmocka_unit_test(test_bus_mastering),
+		cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_ring_reset),
+		cmocka_unit_test(test_no_ring_reset),
+		cmocka_unit_test(test_vectors),
+		cmocka_unit_test(test_blocking_eventfds),
+		cmocka_unit_test(test_fault_names),
+		cmocka_unit_test(test_lost_doorbell),
+		cmocka_unit_test(test_slow_disable),
+		cmocka_unit_test(test_all_ones),
+		cmocka_unit_test(test_out_of_order),
+		cmocka_unit_test(test_merged_used),
+		cmocka_unit_test(test_masked_irq),
+		cmocka_unit_test(test_hang_request),
 		cmocka_unit_test(test_disconnect),
 	};
 

@@ -325,6 +325,24 @@ static void test_doorbells(void **state)
 	assert_int_equal(at, 0x3000);
 }
 
+/* Capabilities may lie over each other, so there can be more than there is room for side by side.
+ */
+static void test_too_many(void **state)
+{
+	unsigned int at = 0xa4;
+
+	(void)state;
+	good();
+	f.config[MSIX + PCI_CAP_LIST_NEXT] = (uint8_t)at;
+	for (; at < 0xf0; at += 8) {
+		f.config[at] = PCI_CAP_ID_VNDR;
+		f.config[at + PCI_CAP_LIST_NEXT] = at < 0xec ? (uint8_t)(at + 8) : 0;
+		f.config[at + VIRTIO_PCI_CAP_LEN] = 16;
+		f.config[at + VIRTIO_PCI_CAP_CFG_TYPE] = 0x77;
+	}
+	is_refused("virtio capabilities");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -337,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_missing),
 		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_doorbells),
 	};
 

@@ -5,6 +5,9 @@
  */
 #include "vf_env.h"
 
+#include <errno.h>
+#include <unistd.h>
+
 #define RX    VIRTIO_NET_CTRL_RX
 #define MAC   VIRTIO_NET_CTRL_MAC
 #define VLAN  VIRTIO_NET_CTRL_VLAN
@@ -337,6 +340,18 @@ static void test_window(void **state)
 	env_end(&e);
 }
 
+/* A vfio-user server is handed the window: cut short, it would be a SIGBUS here. */
+static void test_window_cannot_shrink(void **state)
+{
+	struct env e;
+
+	(void)state;
+	begin(&e);
+	assert_int_equal(ftruncate(e.vd->cvq.window_fd, 0), -1);
+	assert_int_equal(errno, EPERM);
+	env_end(&e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -354,6 +369,7 @@ int main(void)
 		cmocka_unit_test(test_replay_refused),
 		cmocka_unit_test(test_long_tables),
 		cmocka_unit_test(test_window),
+		cmocka_unit_test(test_window_cannot_shrink),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

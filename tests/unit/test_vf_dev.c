@@ -5,6 +5,7 @@
  */
 #include "vf_env.h"
 
+#include <sys/mman.h>
 #include <unvmm/state_io.h>
 
 #include "state_check.h"
@@ -379,6 +380,46 @@ static void test_reset_during_start(void **state)
 	env_end(&e);
 }
 
+static bool in_driver_ok(struct env *e)
+{
+	bool ok;
+
+	(void)e;
+	pthread_mutex_lock(&mock->lock);
+	ok = mock->status & VIRTIO_CONFIG_S_DRIVER_OK;
+	pthread_mutex_unlock(&mock->lock);
+	return ok;
+}
+
+/*
+ * The driver takes bus mastering away while the function is just coming up: what it makes available
+ * from then on is not to be served, so no queue is kicked.
+ */
+static void test_bus_master_off_during_start(void **state)
+{
+	struct env e;
+
+	(void)state;
+	begin(&e, VIRTIO_ID_BLOCK, 1);
+	/* The vf thread has the journal, and then waits for the function's first answer. */
+	pthread_mutex_lock(&mock->lock);
+	guest_drive(&e, e.vd->vdev.offered, 1);
+	for (vm_lock(&e.f->vm); !e.vd->negotiated; vm_lock(&e.f->vm)) {
+		vm_unlock(&e.f->vm);
+		usleep(1000);
+	}
+	/* It programs the function, and waits for the control lock, which the vcpu has. */
+	pthread_mutex_unlock(&mock->lock);
+	assert_true(wait_until(&e, in_driver_ok));
+	fake_ecam_write(&e.f->vm, e.vd->vdev.transport->pci.slot, PCI_COMMAND, 2,
+			PCI_COMMAND_MEMORY);
+	vm_unlock(&e.f->vm);
+	env_barrier(&e);
+	assert_int_equal(vf_mock_kicks(mock, 0), 0);
+	assert_int_equal(mock->status, 0);
+	env_end(&e);
+}
+
 /* --- a failure at every call ------------------------------------------------------------------ */
 
 /* One life with the n-th call failing. True: it was never made. */
@@ -482,6 +523,35 @@ static void test_state(void **state)
 	env_end(&e);
 }
 
+/*
+ * KVM cannot forget a page (it has no memory to do it with): it stays what it is in this process,
+ * or the guest would reach what comes to lie there next. It goes as soon as KVM can.
+ */
+static void test_page_that_kvm_keeps(void **state)
+{
+	struct env e;
+	uint64_t at;
+	void *page;
+
+	(void)state;
+	begin(&e, VIRTIO_ID_BLOCK, 1);
+	guest_drive(&e, e.vd->vdev.offered, 1);
+	assert_true(wait_until(&e, is_up));
+	at = guest_bar(&e, VP_BAR) + VP_DOORBELLS;
+	page = fake_kvm_slot_at(at)->page;
+	fake_kvm.keep_slots = true;
+	guest_reset(&e);
+	assert_ptr_equal(fake_kvm_slot_at(at)->page, page);
+	vf_doorbell_unmap(&e.vd->doorbells[0]);
+	assert_int_equal(msync(page, PAGE_SIZE_4K, MS_ASYNC), 0);
+	fake_kvm.keep_slots = false;
+	guest_drive(&e, e.vd->vdev.offered, 1);
+	assert_true(wait_until(&e, is_up));
+	guest_reset(&e);
+	assert_null(fake_kvm_slot_at(at));
+	env_end(&e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -498,9 +568,11 @@ int main(void)
 		cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_all_ones),
 		cmocka_unit_test(test_doorbell_page_is_gone),
+		cmocka_unit_test(test_page_that_kvm_keeps),
 		cmocka_unit_test(test_host_wants_it_back),
 		cmocka_unit_test(test_never_resets),
 		cmocka_unit_test(test_reset_during_start),
+		cmocka_unit_test(test_bus_master_off_during_start),
 		cmocka_unit_test(test_failure_at_every_call),
 		cmocka_unit_test(test_refusing_registers),
 		cmocka_unit_test(test_state),

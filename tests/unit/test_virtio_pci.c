@@ -4,6 +4,8 @@
  * 4.1), in front of a vdev that checks the transport's side of the contract. One thread, but for
  * the stop that is answered from another.
  */
+#include <fcntl.h>
+#include <unistd.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -624,6 +626,29 @@ static void test_reset_drops_interrupts(void **state)
 	assert_int_equal(vd_read(x->fv, VIRTIO_PCI_COMMON_MSIX, 2), VIRTIO_MSI_NO_VECTOR);
 }
 
+/*
+ * Who is handed the eventfd of an interrupt (a vfio-user server) shares its flags and its counter,
+ * and can make it one that blocks. The guest is then held up by nothing all the same.
+ */
+static void test_blocking_eventfd(void **state)
+{
+	struct fixture *x = *state;
+	const uint64_t full = UINT64_MAX - 1;
+	int fd = vdev_irq_fd(&x->fv->vdev, 1);
+
+	alarm(20);
+	vd_drive(x->fv, V1);
+	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+	assert_int_equal(write(fd, &full, sizeof(full)), sizeof(full));
+	vdev_interrupt(&x->fv->vdev, 1);
+	vd_set_status(x->fv, 0);
+	vd_drive(x->fv, V1);
+	vd_set_status(x->fv, 0); /* nothing to read now */
+	alarm(0);
+	assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+	assert_false(fake_signal_taken(fd));
+}
+
 static void test_too_many_queues(void **state)
 {
 	struct fixture *x = *state;
@@ -674,6 +699,7 @@ int main(void)
 		TEST(config_changed),
 		TEST(vectors),
 		TEST(reset_drops_interrupts),
+		TEST(blocking_eventfd),
 		TEST(too_many_queues),
 	};
 

@@ -81,6 +81,7 @@ figure() {
 
 exits_enable || fail "this kernel does not count kvm_userspace_exit"
 [ -e /sys/kernel/debug/kvm ] || mount -t debugfs debugfs /sys/kernel/debug || fail "no debugfs"
+modprobe virtio_blk
 disk_unvmm=$(host_disk 2)
 disk_qemu=$(host_disk 3)
 for disk in "$disk_unvmm" "$disk_qemu"; do [ -b "$disk" ] || fail "$disk: no disk"; done

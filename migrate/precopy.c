@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * precopy.c - rounds of RAM while the guest runs, until what it writes meanwhile is little enough
+ * to be sent while it stands; the bandwidth limit, and what is done about a guest that writes too
+ * fast. The migration thread.
+ */
+#include "engine.h"
+#include "source.h"
+
+#include <unvmm/track.h>
+#include <unvmm/vm.h>
+
+#include <errno.h>
+
+#define NS_PER_MS 1000000ull
+#define NS_PER_S  1000000000ull
+
+#define SLICE_NS (10 * NS_PER_MS)
+/* After a round that moved less the guest is given a while to write something. */
+#define ROUND_MIN_PAGES 256u
+#define ROUND_PAUSE_NS	(20 * NS_PER_MS)
+
+/* Bytes of pages per second, as long as none has been sent. */
+#define RATE_GUESS MiB(500)
+
+/* As QEMU's defaults: 20 % at first, 10 % more each time. */
+#define THROTTLE_FIRST 20u
+#define THROTTLE_STEP  10u
+#define THROTTLE_MAX   99u
+#define SLOW_ROUNDS    2u
+
+/* What has been written since a page was last read, by whomever. */
+int precopy_fetch(struct migration *m, struct diag *d)
+{
+	int err = vm_track_sync(m->vm, d);
+
+	return err ? err : ram_fetch(&m->ram, d);
+}
+
+/* Keeps to the bandwidth: the next section goes when the link has carried the last one. */
+static int limit(struct migration *m, uint64_t sent, struct diag *d)
+{
+	uint64_t bandwidth = engine_params(m).bandwidth, now = stream_now();
+	int err = 0;
+
+	if (!bandwidth) {
+		m->limit_until = 0;
+		return 0;
+	}
+	if (m->limit_until < now)
+		m->limit_until = now;
+	m->limit_until += sent * NS_PER_S / bandwidth;
+	while (!err && (now = stream_now()) < m->limit_until) {
+		uint64_t rest = m->limit_until - now;
+
+		err = stream_sleep(&m->stream, rest < SLICE_NS ? rest : SLICE_NS, d);
+		if (!err)
+			err = source_attend(m, d);
+	}
+	return err;
+}
+
+/* The pre-copy's time is up: 0 if it is to be forced. */
+static int check_timeout(struct migration *m, struct diag *d)
+{
+	struct migration_params p = engine_params(m);
+
+	if (m->forced || !p.timeout_ms || stream_now() - m->started < p.timeout_ms * NS_PER_MS)
+		return 0;
+	if (p.on_timeout == MIGRATION_TIMEOUT_CANCEL)
+		return diag_set(
+			d, -ETIME,
+			"the guest writes faster than it can be moved: no downtime of %u ms "
+			"within %.3g s",
+			p.downtime_ms, p.timeout_ms / 1000.0);
+	m->forced = true;
+	return 0;
+}
+
+/* Sends what is pending. Ends early when the switch is to be forced. */
+int precopy_send_round(struct migration *m, struct diag *d)
+{
+	int len, err = 0;
+
+	while (!err && !(m->forced && !m->held && m->state == PROTO_PREPARED)) {
+		len = ram_fill(&m->ram, stream_payload(&m->stream), d);
+		if (len <= 0)
+			return len;
+		err = engine_send(m, MSG_RAM, NULL, (size_t)len, d);
+		if (err || m->held)
+			continue; /* nothing counts but speed */
+		err = limit(m, STREAM_HEADER + (uint64_t)len, d);
+		if (!err)
+			err = source_attend(m, d);
+		if (!err)
+			err = check_timeout(m, d);
+		engine_count(m);
+	}
+	return err;
+}
+
+static uint64_t expected_downtime(const struct migration *m)
+{
+	uint64_t rate = m->rate ? m->rate : RATE_GUESS;
+
+	return m->stop_ns + m->state_ns + 2 * m->rtt +
+	       m->ram.npending * PAGE_SIZE_4K * 1000 / (rate / 1000000 + 1);
+}
+
+/* A round has been sent and the next one's pages are known. */
+static void measure(struct migration *m, uint64_t start, uint64_t sent_before,
+		    uint64_t pages_before)
+{
+	uint64_t ns = stream_now() - start + 1, pages = m->ram.pages - pages_before;
+	uint64_t sent = m->stream.sent - sent_before;
+
+	/* A small round says more about latency than about the link. */
+	if (pages >= ROUND_MIN_PAGES || !m->rate)
+		m->rate = pages ? pages * PAGE_SIZE_4K * 1000 / (ns / 1000000 + 1) : m->rate;
+	pthread_mutex_lock(&m->lock);
+	m->status.rate = sent * 1000 / (ns / 1000000 + 1);
+	m->status.dirty_rate = m->ram.npending * PAGE_SIZE_4K * 1000 / (ns / 1000000 + 1);
+	m->status.expected_downtime_ns = expected_downtime(m);
+	pthread_mutex_unlock(&m->lock);
+}
+
+/* The guest writes more than half of what was sent, again and again: it is to have less time. */
+static void adapt_throttle(struct migration *m, uint64_t pages_sent)
+{
+	uint32_t percent;
+
+	if (!engine_params(m).throttle || m->ram.npending < ROUND_MIN_PAGES ||
+	    m->ram.npending * 2 < pages_sent) {
+		m->slow_rounds = 0;
+		return;
+	}
+	if (++m->slow_rounds < SLOW_ROUNDS)
+		return;
+	m->slow_rounds = 0;
+	percent = m->status.throttle ? m->status.throttle + THROTTLE_STEP : THROTTLE_FIRST;
+	pthread_mutex_lock(&m->lock);
+	m->status.throttle = percent < THROTTLE_MAX ? percent : THROTTLE_MAX;
+	pthread_mutex_unlock(&m->lock);
+	m->stream.tick_ms = 5;
+}
+
+static bool fits(struct migration *m)
+{
+	return m->state == PROTO_PREPARED &&
+	       (m->forced || expected_downtime(m) <= engine_params(m).downtime_ms * NS_PER_MS);
+}
+
+/* Rounds until the rest can be sent within the downtime. */
+int precopy_run(struct migration *m, struct diag *d)
+{
+	int err;
+
+	do {
+		uint64_t start = stream_now(), sent = m->stream.sent, pages = m->ram.pages, moved;
+
+		pthread_mutex_lock(&m->lock);
+		m->status.rounds++;
+		pthread_mutex_unlock(&m->lock);
+		err = precopy_send_round(m, d);
+		if (!err)
+			err = precopy_fetch(m, d);
+		if (err)
+			return err;
+		moved = m->ram.pages - pages;
+		measure(m, start, sent, pages);
+		if (!fits(m)) {
+			adapt_throttle(m, moved);
+			if (moved < ROUND_MIN_PAGES)
+				err = stream_sleep(&m->stream, ROUND_PAUSE_NS, d);
+		}
+		if (!err)
+			err = source_attend(m, d);
+		if (!err)
+			err = check_timeout(m, d);
+	} while (!err && !fits(m));
+	return err;
+}
