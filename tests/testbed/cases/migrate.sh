@@ -49,6 +49,16 @@ receive() {
 	NEXT=$!
 }
 
+# gone HOST: no guest is listed there any more; a name goes right after the process that had it.
+gone() {
+	local i
+	for i in {1..50}; do
+		[ "$(on "$1" "$UNVMM" list --json | tr -d "\n")" != "[]" ] || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
 # move FROM TO ADDRESS: over TCP; GUEST is the new process.
 move() {
 	local before=$GUEST
@@ -57,12 +67,12 @@ move() {
 		kill -0 "$NEXT" 2>/dev/null || fail "receive ended"
 		sleep 0.1
 	done
-	on "$1" "$UNVMM" migrate web --to "$3" --insecure || fail "migrate $1 to $2: status $?"
+	on "$1" "$UNVMM" migrate web --to "$3" --insecure || { status=$?; tail -n 5 messages*.txt; fail "migrate $1 to $2: status $status"; }
 	GUEST=$before
 	finish
 	wants_status 0
 	GUEST=$NEXT
-	[ "$(on "$1" "$UNVMM" list --json)" = "[]" ] || fail "the guest is still at $1"
+	gone "$1" || fail "the guest is still at $1: $(on "$1" "$UNVMM" list --json)"
 	on "$2" "$UNVMM" list | grep -q '^web .* running' || fail "the guest does not run at $2"
 }
 
