@@ -134,6 +134,8 @@ for pair in $(seq "$BENCH_PAIRS"); do
 	for kind in tcp-tx tcp-rx udp-tx udp-rx echo; do
 		for guest in unvmm "$BEST"; do
 			until work "$guest" "$kind"; do
+				pkill -x iperf3 || true # it would wait for the dead guest
+				iperf3 -s -D >/dev/null
 				guest_again "$guest" net && set_up "$guest" || fail "$guest: its guests die"
 			done
 			side=peer
