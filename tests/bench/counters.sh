@@ -20,49 +20,84 @@ exits_disable() {
 
 # exits_by_reason PID: a line "REASON COUNT" for each kind of exit (linux/kvm.h, KVM_EXIT_*).
 exits_by_reason() {
-	local tasks
-	tasks=$(ls "/proc/$1/task")
-	awk -v tasks="$tasks" 'BEGIN {n = split(tasks, t); for (i = 1; i <= n; i++) mine[t[i]] = 1}
+	local tasks=("/proc/$1/task"/*)
+	awk -v tasks="${tasks[*]##*/}" 'BEGIN {n = split(tasks, t); for (i = 1; i <= n; i++) mine[t[i]] = 1}
 		/common_pid:/ {gsub(/[,{}]/, ""); if ($2 in mine) count[$4] += $6}
-		END {for (r in count) print r, count[r]}' "$USERSPACE_EXIT/hist" | sort -n
+		END {for (r in count) print r, count[r] | "sort -n"}' "$USERSPACE_EXIT/hist"
 }
 
 # exits_of PID: without port I/O, which in all the machines here is the console's alone.
-exits_of() { exits_by_reason "$1" | awk -v io=$KVM_EXIT_IO '$1 != io {n += $2} END {print n + 0}'; }
+exits_of() {
+	local reason count sum=0
+	while read -r reason count; do
+		[ "$reason" = $KVM_EXIT_IO ] || sum=$((sum + count))
+	done < <(exits_by_reason "$1")
+	echo "$sum"
+}
 
 # private_kib PID MIB: memory of the process that nobody else shares, without the guest's RAM: the
-# memfd of that name, or the anonymous mappings that are kept out of core dumps (dd in VmFlags).
+# memfd of that name, or the anonymous mappings that are kept out of core dumps (dd in VmFlags); up to
+# 1 MiB of these may be a firmware's. What it shares with its keeper, a fork that has written little
+# since, belongs to it too.
 private_kib() {
 	awk -v ram_kib=$(($2 * 1024)) '
 		/^[0-9a-f]+-[0-9a-f]+ / {name = $6; n = 0}
 		/^Size:/ {size = $2}
-		/^Private_(Clean|Dirty):/ {n += $2}
+		/^(Private_(Clean|Dirty)|Shared_Dirty):/ {n += $2}
 		/^VmFlags:/ {
 			if (name ~ /memfd:guest-ram/ || (name == "" && / dd( |$)/)) ram += size
 			else total += n
 		}
 		END {
-			if (ram != ram_kib) {print "guest RAM is not to be told from the rest" >"/dev/stderr"; exit 1}
+			if (ram < ram_kib || ram > ram_kib + 1024) {print "guest RAM is not to be told from the rest" >"/dev/stderr"; exit 1}
 			print total + 0
 		}' "/proc/$1/smaps"
 }
 
-# largest_mappings PID: the five with the most private memory, "KIB NAME" each, on one line.
+# keeper_kib PID: private memory of the process that keeps the names of its sockets; 0 without one.
+keeper_kib() {
+	local child name total=0
+	for child in $(<"/proc/$1/task/$1/children"); do
+		read -r name 2>/dev/null <"/proc/$child/comm" || continue
+		[ "$name" = unvmm-keeper ] || continue
+		total=$(awk '/^Private_(Clean|Dirty):/ {n += $2} END {print n + 0}' "/proc/$child/smaps_rollup")
+	done
+	echo "$total"
+}
+
+# vmm_cpu_us PID: CPU time of its threads that are neither virtual CPUs nor the first one.
+vmm_cpu_us() {
+	local task name ns sum=0
+	for task in "/proc/$1/task"/*; do
+		read -r name 2>/dev/null <"$task/comm" || continue
+		case $name:${task##*/} in vcpu* | CPU\ * | *:"$1") continue ;; esac
+		read -r ns _ <"$task/schedstat" && sum=$((sum + ns))
+	done
+	echo $((sum / 1000))
+}
+
+# largest_mappings PID: the five with the most private memory but the guest's RAM, "KIB NAME (SIZE)"
+# each, on one line.
 largest_mappings() {
-	awk '/^[0-9a-f]+-[0-9a-f]+ / {name = NF > 5 ? $6 : "anonymous"; size = ""}
+	awk '/^[0-9a-f]+-[0-9a-f]+ / {name = NF > 5 ? $6 : "anonymous"; size = ""; kib = 0}
 		/^Size:/ {size = $2}
-		/^Private_(Clean|Dirty):/ && $2 {n[name " (" size " KiB)"] += $2}
+		/^Private_(Clean|Dirty):/ {kib += $2}
+		/^VmFlags:/ {if (kib && !/ dd( |$)/ && name !~ /guest-ram/) n[name " (" size " KiB)"] += kib}
 		END {for (i in n) print n[i], i}' "/proc/$1/smaps" | sort -rn | head -n 5 | paste -sd ';' | sed 's/;/; /g'
 }
 
 # switches_of PID: a line "THREAD COUNT" with the context switches so far of each thread that is no
 # virtual CPU.
 switches_of() {
-	local task name
+	local task name key value sum
 	for task in "/proc/$1/task"/*; do
 		read -r name 2>/dev/null <"$task/comm" || continue
-		case $name in vcpu*) continue ;; esac
-		awk -v t="${task##*/}" '/ctxt_switches/ {n += $2} END {print t, n}' "$task/status"
+		case $name in vcpu* | CPU\ *) continue ;; esac
+		sum=0
+		while read -r key value; do
+			case $key in *ctxt_switches:) sum=$((sum + value)) ;; esac
+		done 2>/dev/null <"$task/status" || continue
+		echo "${task##*/} $sum"
 	done
 }
 
@@ -74,8 +109,22 @@ switches_added() {
 		END {for (t in was) n++; print n + 0}' <(echo "$1") <(echo "$2")
 }
 
-# host_cpu_ms PID: CPU time of all its threads, without what the guest itself ran.
-host_cpu_ms() {
-	sed 's/.*) //' "/proc/$1/stat" |
-		awk -v hz="$(getconf CLK_TCK)" '{print ($12 + $13 - $41) * 1000 / hz}'
+# host_cpu_us PID: CPU time of all its threads, without what the guest itself ran.
+host_cpu_us() {
+	local stat
+	stat=$(<"/proc/$1/stat")
+	# shellcheck disable=SC2086 # fields 3 and on
+	set -- ${stat##*) }
+	echo $(((${12} + ${13} - ${41}) * 1000000 / CLOCK_TICKS))
 }
+
+host_cpu_ms() { echo $(($(host_cpu_us "$1") / 1000)); }
+
+# kvm_exits PID: of its VM, those that the kernel served included; 0 where debugfs does not say.
+kvm_exits() {
+	local count=0
+	read -r count 2>/dev/null <"$(echo /sys/kernel/debug/kvm/"$1"-*/exits)" || true
+	echo "${count:-0}"
+}
+
+CLOCK_TICKS=$(getconf CLK_TCK)

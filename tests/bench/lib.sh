@@ -5,12 +5,18 @@
 # A record is one line of tab-separated fields in $RECORDS:
 #   figure ID UNIT TITLE         a figure; everything below refers to its ID
 #   goal ID value|ratio LIMIT    unvmm's median, or that of unvmm / peer, is to be at most LIMIT
-#   goal ID value|ratio-min L    ... at least LIMIT
+#   goal ID value-min|ratio-min L  ... at least LIMIT
+#   goal ID value-all LIMIT      every sample of unvmm's is to be at most LIMIT
 #   goal ID ratio-reach L        ... not below LIMIT as far as the interval tells
 #   command ID SIDE TEXT         what made it; SIDE is unvmm or peer
 #   sample ID SIDE PAIR VALUE    one measurement
 #   note ID TEXT                 what a reader has to know
+#   point PLOT SUBJECT X METRIC VALUE  one measurement for a picture of REPORT.md; repeated ones become
+#                                a median with its interval. figures.py has the pictures
+#   curve ID SIDE PAIR STEP BEFORE COUNT...  events in each STEP ms, the first of which is BEFORE ms
+#                                before what the curve is about; the counts are one field
 #   skip REASON                  the scenario cannot run here
+#   failed REASON                ... or ends before its time: a red line; what it has recorded counts
 #   machine KEY TEXT             where it ran
 
 set -euo pipefail
@@ -29,14 +35,17 @@ mkdir -p "$(dirname "$RECORDS")"
 
 say() { printf '%s\n' "bench: $*" >&2; }
 
-fail() {
-	say "$SCENARIO: $*"
-	exit 1
-}
-
+# record FIELD...: one line, whatever the fields are made of.
 record() {
 	local IFS=$'\t'
-	printf '%s\n' "$*" >>"$RECORDS"
+	local line="$*"
+	printf '%s\n' "${line//$'\n'/ }" >>"$RECORDS"
+}
+
+fail() {
+	say "$SCENARIO: $*"
+	record failed "$*"
+	exit 1
 }
 
 skip() {

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Turns the records of the scenarios (lib.sh says what they are) into a table and JSON.
+"""Turns the records of the scenarios (lib.sh says what they are) into a table, JSON, and by
+figures.py into REPORT.md with its pictures.
 
 The interval of a median is the one between two order statistics that holds it with at least 95 %,
 whatever the distribution; with fewer than 6 samples it is minimum to maximum. A ratio is taken
 within each pair, so what slows both sides of a pair down does not count. A goal is met (green) or
-missed (red) only if the whole interval is on one side of it; else it is undecided.
+missed (red) only if the whole interval is on one side of it; else it is undecided. A scenario that
+failed, and a line that is no record, are red too; the rest of the run is shown all the same.
 """
 import argparse
+import datetime
 import json
 import math
 import os
@@ -16,6 +19,8 @@ import re
 import statistics
 import subprocess
 import sys
+
+import figures
 
 
 def first_line(command):
@@ -38,8 +43,10 @@ def machine():
         kvm = "hardware"
     else:
         kvm = "software (no svm or vmx)"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "cpu": f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} CPUs",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} CPUs, {memory:.0f} GiB",
         "kernel": platform.release(),
         "kvm": kvm,
         "load": " ".join(f"{x:.2f}" for x in os.getloadavg()),
@@ -64,19 +71,20 @@ def interval(values):
 def summary(values):
     low, high, cover = interval(values)
     return {"n": len(values), "median": statistics.median(values), "low": low, "high": high,
-            "coverage": cover}
+            "max": max(values), "coverage": cover}
 
 
-def verdict(s, limit, minimum, reach, quick):
+def verdict(values, kind, limit, quick):
+    """kind: "" (at most), min, all or reach, see lib.sh."""
+    s = summary(values)
     if quick:
         return "quick: not a verdict"
-    if reach:
+    if kind == "all":
+        return "green" if max(values) <= limit else "red"
+    if kind == "reach":
         return "green" if s["high"] >= limit else "red"
-    met_low, met_high = (s["low"] >= limit, s["high"] >= limit) if minimum else \
-        (s["low"] <= limit, s["high"] <= limit)
-    if met_low and met_high:
-        return "green"
-    return "undecided" if met_low or met_high else "red"
+    met = [v >= limit if kind == "min" else v <= limit for v in (s["low"], s["high"])]
+    return "green" if all(met) else "undecided" if any(met) else "red"
 
 
 def ratios(unvmm, peer):
@@ -85,53 +93,85 @@ def ratios(unvmm, peer):
     return [unvmm[p] / peer[p] if peer[p] else (math.inf if unvmm[p] else 1.0) for p in both]
 
 
-def read_records(paths):
-    figures, extra = {}, {"machine": {}, "skip": [], "failed": []}
-    for path in paths:
+def number(text):
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+class Records:
+    def __init__(self):
+        self.figures, self.points, self.machine = {}, {}, {}
+        self.notes, self.skip, self.failed, self.seconds = [], [], [], {}
+
+    def take(self, scenario, kind, *rest):
+        if kind == "figure":
+            self.figures[rest[0]] = {
+                "id": rest[0], "unit": rest[1], "title": rest[2], "scenario": scenario, "goals": [],
+                "commands": {}, "samples": {"unvmm": {}, "peer": {}}, "notes": []}
+        elif kind == "goal":
+            self.figures[rest[0]]["goals"].append((rest[1], float(rest[2])))
+        elif kind == "command":
+            self.figures[rest[0]]["commands"][rest[1]] = rest[2]
+        elif kind == "sample":
+            self.figures[rest[0]]["samples"][rest[1]][int(rest[2])] = number(rest[3])
+        elif kind == "note":
+            self.notes.append((rest[0], rest[1]))
+        elif kind == "point":
+            self.points.setdefault(rest[:4], []).append(number(rest[4]))
+        elif kind == "curve":
+            self.curve(*rest)
+        elif kind == "machine":
+            self.machine[rest[0]] = rest[1]
+        elif kind == "seconds":
+            self.seconds[scenario] = [int(v) for v in rest]
+        elif kind in ("skip", "failed"):
+            getattr(self, kind).append(f"{scenario}: {' '.join(rest)}")
+        else:
+            raise KeyError(kind)
+
+    def curve(self, figure, side, pair, step_ms, before_ms, counts):
+        """Points of its plot; only of the first pair, for each has its own times."""
+        if int(pair) != 1:
+            return
+        for i, count in enumerate(counts.split()):
+            at = (i * int(step_ms) - int(before_ms)) / 1000
+            rate = number(count) * 1000 / int(step_ms)
+            self.points[f"{figure}-curve", side, f"{at:g}", "rate"] = [rate]
+
+    def read(self, path):
+        scenario = os.path.basename(os.path.dirname(path))[:-len(".out")]
         try:
-            with open(path) as f:
+            with open(path, errors="replace") as f:
                 lines = f.read().splitlines()
         except OSError:
             lines = []
         if not lines:
-            extra["failed"].append(path)
-        for line in lines:
-            kind, *rest = line.split("\t")
-            if kind == "figure":
-                figures[rest[0]] = {"id": rest[0], "unit": rest[1], "title": rest[2], "goals": [],
-                                    "commands": {}, "samples": {"unvmm": {}, "peer": {}},
-                                    "notes": []}
-            elif kind == "goal":
-                figures[rest[0]]["goals"].append((rest[1], float(rest[2])))
-            elif kind == "command":
-                figures[rest[0]]["commands"][rest[1]] = rest[2]
-            elif kind == "sample":
-                figures[rest[0]]["samples"][rest[1]][int(rest[2])] = float(rest[3])
-            elif kind == "note":
-                figures[rest[0]]["notes"].append(rest[1])
-            elif kind == "machine":
-                extra["machine"][rest[0]] = rest[1]
-            else:
-                extra[kind].append(f"{os.path.basename(os.path.dirname(path))[:-4]}: "
-                                   + " ".join(rest))
-    return figures, extra
+            self.failed.append(f"{scenario}: it recorded nothing")
+        for n, line in enumerate(lines, 1):
+            try:
+                self.take(scenario, *line.split("\t"))
+            except (KeyError, IndexError, ValueError, TypeError):
+                self.failed.append(f"{scenario}: line {n} is no record: {line[:80]!r}")
 
 
 def evaluate(figure, quick):
+    """Puts results and verdicts into it."""
     values = {side: list(v.values()) for side, v in figure["samples"].items() if v}
     result = {side: summary(v) for side, v in values.items()}
+    paired = []
     if len(values) == 2:
         paired = ratios(figure["samples"]["unvmm"], figure["samples"]["peer"])
         if paired:
             result["ratio"] = summary(paired)
     goals = []
     for what, limit in figure.pop("goals"):
-        of = "ratio" if what.startswith("ratio") else "unvmm"
-        reach = what.endswith("-reach")
-        goal = {"of": of, "limit": limit, "minimum": reach or what.endswith("-min")}
-        goal["verdict"] = verdict(result[of], limit, goal["minimum"], reach, quick) \
-            if of in result else "not measured"
-        goals.append(goal)
+        of, _, kind = what.partition("-")
+        of = "unvmm" if of == "value" else of
+        known = paired if of == "ratio" else values.get(of)
+        goals.append({"of": of, "limit": limit, "kind": kind, "minimum": kind in ("min", "reach"),
+                      "verdict": verdict(known, kind, limit, quick) if known else "not measured"})
     figure["result"], figure["verdicts"] = result, goals
     figure["samples"] = values
 
@@ -146,6 +186,8 @@ def plain(x):
 
 
 def show_number(x):
+    if isinstance(x, str):
+        return x
     return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
@@ -154,6 +196,8 @@ def show(figure):
     goals = {}
     for g in figure["verdicts"]:
         text = f"goal {'>=' if g['minimum'] else '<='} {show_number(g['limit'])}"
+        if g["kind"] == "all" and g["of"] in figure["result"]:
+            text = f"largest {show_number(figure['result'][g['of']]['max'])}, {text}"
         goals.setdefault(g["of"], []).append(f"{text}: {g['verdict']}")
     for side, unit in (("unvmm", figure["unit"]), ("peer", figure["unit"]), ("ratio", "")):
         s = figure["result"].get(side)
@@ -169,35 +213,58 @@ def show(figure):
         print(f"  note: {text}")
 
 
+def run_of(args):
+    """The whole run, as JSON has it."""
+    records = Records()
+    for path in args.records:
+        records.read(os.path.join(os.path.dirname(args.json), path))
+    for name, text in records.notes:  # which may come before their figure
+        if name in records.figures:
+            records.figures[name]["notes"].append(text)
+        else:
+            records.failed.append(f"a note on {name}, which is no figure: {text}")
+    here = {**machine(), **records.machine}
+    if os.getloadavg()[0] > os.cpu_count():
+        here["load"] += " - busy: times are too long, intervals too wide"
+    quick = args.quick or args.pairs < 6
+    for figure in records.figures.values():
+        evaluate(figure, quick)
+    points = [{"plot": plot, "subject": subject, "x": x, "metric": metric, **summary(values)}
+              for (plot, subject, x, metric), values in records.points.items()]
+    return plain({"machine": here, "command": args.command, "quick": quick,
+                  "figures": list(records.figures.values()), "points": points,
+                  "skipped": records.skip, "failed": records.failed, "seconds": records.seconds})
+
+
+def show_run(run):
+    print("\n".join(f"{k:<9}{v}" for k, v in run["machine"].items()))
+    print("Median, [95 % interval of the median], number of samples; ratio is unvmm / peer by pair.")
+    for figure in run["figures"]:
+        show(figure)
+    for kind in ("skipped", "failed"):
+        for text in run[kind]:
+            print(f"\n{kind}: {text}")
+    verdicts = [g["verdict"] for f in run["figures"] for g in f["verdicts"]]
+    verdicts += ["red"] * len(run["failed"])
+    print("\n" + ", ".join(f"{verdicts.count(v)} {v}" for v in sorted(set(verdicts))))
+    return 1 if {"red", "not measured"} & set(verdicts) else 0
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--quick", action="store_true")
     p.add_argument("--pairs", type=int, default=10)
+    p.add_argument("--command", default="tests/bench/run")
     p.add_argument("--json", required=True)
     p.add_argument("records", nargs="+")
     args = p.parse_args()
-    base = os.path.dirname(args.json)
-    figures, extra = read_records([os.path.join(base, r) for r in args.records])
-    here = {**machine(), **extra["machine"]}
-    if os.getloadavg()[0] > os.cpu_count():
-        here["load"] += " - busy: times are too long, intervals too wide"
-    quick = args.quick or args.pairs < 6
-    print("\n".join(f"{k:<9}{v}" for k, v in here.items()))
-    print("Median, [95 % interval of the median], number of samples; ratio is unvmm / peer by pair.")
-    for figure in figures.values():
-        evaluate(figure, quick)
-        show(figure)
-    verdicts = [g["verdict"] for f in figures.values() for g in f["verdicts"]]
-    for kind in ("skip", "failed"):
-        for text in extra[kind]:
-            print(f"\n{kind}: {text}")
-    print("\n" + ", ".join(f"{verdicts.count(v)} {v}" for v in sorted(set(verdicts))))
+    run = run_of(args)
+    status = show_run(run)
     with open(args.json, "w") as f:
-        json.dump(plain({"machine": here, "quick": quick, "figures": list(figures.values()),
-                         "skipped": extra["skip"], "failed": extra["failed"]}), f, indent=1)
+        json.dump(run, f, indent=1)
         f.write("\n")
-    bad = {"red", "not measured"} & set(verdicts)
-    return 1 if bad or extra["failed"] else 0
+    figures.write(run, os.path.dirname(args.json) or ".")
+    return status
 
 
 if __name__ == "__main__":

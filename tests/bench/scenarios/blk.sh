@@ -7,37 +7,22 @@
 . "$BENCH_DIR/counters.sh"
 
 need_qemu
+# shellcheck disable=SC2119 # no options
 enter_testbed
 . "$BENCH_DIR/guests.sh"
 MEM=128M
 DISK_MIB=64
-SECONDS_EACH=2
+MS=1000
 KERNEL=$TESTBED_KERNEL_CLOUD
 INITRD=$TESTBED_INITRD_CLOUD
 APPEND='console=ttyS0 quiet panic=-1'
 # shellcheck disable=SC2034 # compare() uses them by name
 CASES_direct=(randread:1 randread:16 randwrite:1 randwrite:16)
 # shellcheck disable=SC2034
-CASES_cached=(randread:16 randwrite:16)
-# guest_fio NAME RW DEPTH: IOPS, EXITS and CPU_MS of one run; or false with a message.
-guest_fio() {
-	local name=$1 pid=${PIDS[$1]} exits all cpu key line
-	exits=$(exits_of "$pid")
-	all=$(exits_by_reason "$pid")
-	cpu=$(host_cpu_ms "$pid")
-	guest_run "$name" 60 "sh /agents/bench-disk '' $2 4k $3 $SECONDS_EACH" || return 1
-	EXITS=$(($(exits_of "$pid") - exits))
-	# The console alone makes some: without any, nothing was counted.
-	[ "$all" != "$(exits_by_reason "$pid")" ] || fail "$name: kvm_userspace_exit does not count"
-	CPU_MS=$(awk -v a="$cpu" -v b="$(host_cpu_ms "$pid")" 'BEGIN {print b - a}')
-	key=${2#rand}_iops
-	line=$(grep -a 'unvmm-guest: bench' "$TESTBED_SCRATCH/$name.out" || true)
-	IOPS=$(sed -n "s/.*\"$key\": \([0-9]*\).*/\1/p" <<<"$line")
-	if [ "${IOPS:-0}" -le 0 ]; then
-		say "$name: no result of fio: $(tail -n 3 "$TESTBED_SCRATCH/$name.out")"
-		return 1
-	fi
-}
+CASES_cached=(randwrite:16)
+MODES=(direct cached)
+# shellcheck disable=SC2034
+[ -z "${BENCH_QUICK-}" ] || { MS=500 MODES=(direct) CASES_direct=(randread:16); }
 
 # new_disk MODE: the path of a disk of its own, written once from end to end.
 new_disk() {
@@ -52,15 +37,12 @@ new_disk() {
 	NEXT_DISK=$((NEXT_DISK + 1))
 }
 
-# per_io COUNT: divided by the I/Os of the last run.
-per_io() { awk -v c="$1" -v iops="$IOPS" -v s="$SECONDS_EACH" 'BEGIN {print c / (iops * s)}'; }
-
-# record_run MODE CASE SIDE PAIR: what guest_fio left.
+# record_run MODE CASE SIDE PAIR: what run_fio left.
 record_run() {
 	local id=blk-$1-${2/:/-}
 	record sample "$id-iops" "$3" "$4" "$IOPS"
-	record sample "$id-exits" "$3" "$4" "$(per_io "$EXITS")"
-	record sample "$id-cpu" "$3" "$4" "$(per_io "$(awk -v ms="$CPU_MS" 'BEGIN {print ms * 1000}')")"
+	record sample "$id-exits" "$3" "$4" "$(per "$IOS" "$EXITS")"
+	record sample "$id-cpu" "$3" "$4" "$(per "$IOS" "$CPU_US")"
 }
 
 # describe MODE CASE FIGURE UNIT GOAL TITLE
@@ -69,12 +51,12 @@ describe() {
 	record figure "$id" "$4" "$6, $1, ${2%:*} 4k, depth ${2#*:}"
 	# shellcheck disable=SC2086
 	record goal "$id" $5
-	record command "$id" unvmm "$(quoted "${UNVMM_ARGS[@]}") # guest: bench-disk:blk0:${2%:*}:4k:${2#*:}:$SECONDS_EACH"
+	record command "$id" unvmm "$(quoted "${UNVMM_ARGS[@]}") # guest: bench-disk:blk0:${2%:*}:4k:${2#*:}:${MS}ms"
 	record command "$id" peer "$(quoted "${PEER_ARGS[@]}") # guest: the same"
 }
 
 # screen NAME: what its option set is chosen by. (best_of)
-screen() { guest_fio "$1" randread 16 && echo "$IOPS"; }
+screen() { run_fio "$1" randread 4k 16 "$MS" && echo "$IOPS"; }
 
 compare() {
 	local mode=$1 direct=$2 set case pair side sets
@@ -85,15 +67,15 @@ compare() {
 		-d "$DISK,direct=$direct")
 	guest_start unvmm "${UNVMM_ARGS[@]}"
 	mapfile -t sets < <(peers_of "blk-$mode-")
+	[ -z "${BENCH_QUICK-}" ] || sets=("${sets[@]:1:1}")
 	for set in "${sets[@]}"; do
 		new_disk "$mode"
 		peer_args common "$set"
 		args[$set]=$(declare -p ARGS)
 		guest_start "$set" "${ARGS[@]}"
 	done
-	guest_wait unvmm userspace 120 || fail "unvmm: $(cat "$TESTBED_SCRATCH/unvmm.err")"
-	guest_wait unvmm '/ #' 60 || fail "unvmm: no shell in the guest"
-	screen unvmm >/dev/null || exit 1
+	guest_ready unvmm "blk-$mode"
+	screen unvmm >/dev/null || fail "unvmm: fio does not run"
 	best_of "blk-$mode" "randread 4k, depth 16" IOPS "${sets[@]}"
 	eval "${args[$BEST]}"
 	PEER_ARGS=("${ARGS[@]}")
@@ -104,7 +86,7 @@ compare() {
 		describe "$mode" "$case" cpu us/IO "ratio 1" "host CPU per I/O, all threads, without guest time"
 		for pair in $(seq "$BENCH_PAIRS"); do
 			for side in unvmm "$BEST"; do
-				until guest_fio "$side" "${case%:*}" "${case#*:}"; do
+				until run_fio "$side" "${case%:*}" 4k "${case#*:}" "$MS"; do
 					guest_again "$side" "blk-$mode" || fail "$side: its guests die"
 				done
 				[ "$side" = unvmm ] || side=peer
@@ -112,16 +94,18 @@ compare() {
 			done
 		done
 	done
+	# The console alone makes some: without any, nothing was counted.
+	[ -n "$(exits_by_reason "${PIDS[unvmm]}")" ] || fail "kvm_userspace_exit does not count"
 	guest_stop unvmm
 	guest_stop "$BEST"
 }
 
 exits_enable || fail "this kernel does not count kvm_userspace_exit"
 modprobe brd rd_nr=8 rd_size=$((DISK_MIB * 1024)) || fail "no RAM disk: module brd"
-for mode in direct cached; do
+for mode in "${MODES[@]}"; do
 	record figure "blk-$mode" "" "option sets of QEMU, $mode"
+	NEXT_DISK=0
+	direct=true
+	[ "$mode" = direct ] || direct=false
+	compare "$mode" "$direct"
 done
-NEXT_DISK=0
-compare direct true
-NEXT_DISK=0
-compare cached false

@@ -1,12 +1,17 @@
 # shellcheck shell=bash source-path=SCRIPTDIR
 # memory - what an idle guest of 128 MiB with one disk, or with one disk and a network card on a tap,
-# costs its host: private memory, and context switches of threads that are not virtual CPUs. A
-# micro-guest on this machine's /dev/kvm, and Linux in the testbed.
+# costs its host: private memory, its keeper's included, and context switches of threads that are not
+# virtual CPUs. A micro-guest on this machine's /dev/kvm, and Linux in the testbed.
 . "$(dirname "$0")/../lib.sh"
 . "$BENCH_DIR/counters.sh"
 
+# shellcheck disable=SC2034 # the peer's option set names it
+MEM=128M
 MIB=128
 IDLE_SECONDS=10
+IDLE_WINDOWS=3
+LINUX_GUESTS=2
+[ -z "${BENCH_QUICK-}" ] || { IDLE_SECONDS=2 IDLE_WINDOWS=1 LINUX_GUESTS=1; }
 OUT=$BENCH_OUT/$SCENARIO.out
 PID=
 
@@ -42,24 +47,28 @@ thread_names() {
 	done
 }
 
-# measure_idle ID LIMIT SETTLE N TEXT COMMAND...: N guests one after the other, for two at once would
-# share pages; each is up when it has printed TEXT. The first three are also watched while they idle.
+# measure_idle ID LIMIT SETTLE N GROUP TEXT COMMAND...: N guests one after the other, for two at once
+# would share pages; each is up when it has printed TEXT. The first ones are also watched while they
+# idle. GROUP is what the picture calls it.
 measure_idle() {
-	local id=$1 limit=$2 settle=$3 n=$4 text=$5 i before after private
-	shift 5
+	local id=$1 limit=$2 settle=$3 n=$4 group=$5 text=$6 i before after private keeper
+	shift 6
 	record figure "memory-$id" KiB "Private_Clean + Private_Dirty without guest RAM, $TITLE"
 	record goal "memory-$id" value "$limit"
 	record command "memory-$id" unvmm "$(quoted "$@") & sum of /proc/PID/smaps (counters.sh)"
 	record figure "switches-$id" switches "of all threads but vcpus in $IDLE_SECONDS s, $TITLE"
-	record goal "switches-$id" value 0
+	record goal "switches-$id" value-all 0
 	record command "switches-$id" unvmm "$(quoted "$@") & *_ctxt_switches of /proc/PID/task/*/status (counters.sh)"
 	for i in $(seq "$n"); do
 		start_guest "$text" "$@"
 		sleep "$settle"
 		private=$(private_kib "$PID" "$MIB") || fail "$1: its memory cannot be counted"
-		record sample "memory-$id" unvmm "$i" "$private"
-		[ "$i" != 1 ] || record note "memory-$id" "largest (private KiB, mapping, its size): $(largest_mappings "$PID")"
-		if [ "$i" -le 3 ]; then
+		keeper=$(keeper_kib "$PID")
+		record sample "memory-$id" unvmm "$i" $((private + keeper))
+		record point memory unvmm "$group" value $((private + keeper))
+		[ "$i" != 1 ] || record note "memory-$id" \
+			"of it $keeper KiB are the keeper's; largest (private KiB, mapping, its size): $(largest_mappings "$PID")"
+		if [ "$i" -le "$IDLE_WINDOWS" ]; then
 			before=$(switches_of "$PID")
 			sleep "$IDLE_SECONDS"
 			after=$(switches_of "$PID")
@@ -67,6 +76,23 @@ measure_idle() {
 			[ "$before" = "$after" ] || record note "switches-$id" \
 				"threads: $(echo "$before" | thread_names), then $(echo "$after" | thread_names)"
 		fi
+		stop_guest
+	done
+}
+
+# measure_peer GROUP: the same micro-guest under QEMU's microvm, for the picture.
+measure_peer() {
+	local private
+	# shellcheck disable=SC2034 # the option set names them
+	KERNEL=build/bench/idle.elf DISK=$SCRATCH/disk.img
+	peer_args common memory-microvm
+	record command memory-micro peer "$(quoted "${ARGS[@]}")"
+	for i in $(seq "$LINUX_GUESTS"); do
+		start_guest i "${ARGS[@]}"
+		sleep 0.5
+		private=$(private_kib "$PID" "$MIB") || fail "$1: its memory cannot be counted"
+		record sample memory-micro peer "$i" "$private"
+		record point memory microvm "$1" value "$private"
 		stop_guest
 	done
 }
@@ -84,12 +110,14 @@ if [ -z "${TESTBED_OUTPUT-}" ]; then
 		TITLE="$MIB MiB, 1 vCPU, 1 disk, halted micro-guest"
 		# A copy: pages that another unvmm on this machine maps too would not be private.
 		cp "$UNVMM" "$OUT/unvmm"
-		measure_idle micro 1536 0.3 "$BENCH_PAIRS" i "$OUT/unvmm" run -k build/bench/idle.elf -m ${MIB}M -o pit=false \
+		measure_idle micro 1536 0.3 "$BENCH_PAIRS" "micro-guest" i "$OUT/unvmm" run -k build/bench/idle.elf -m ${MIB}M -o pit=false \
 			-d "$SCRATCH/disk.img"
+		if command -v qemu-system-x86_64 >/dev/null; then measure_peer "micro-guest"; fi
 		record note memory-micro "the program is a copy of build/unvmm, so that nobody shares its pages"
 	fi
 	exec {silence}>&-
-	enter_testbed
+	need_qemu
+	enter_testbed --cpus 1
 fi
 # In the testbed: the output folder is a 9p share, which has no FIFOs that work.
 OUT=$TESTBED_SCRATCH
@@ -97,7 +125,7 @@ mkfifo "$OUT/silence"
 exec {silence}<>"$OUT/silence"
 # 6 s: the kernel's io_uring workers end when they had nothing to do for 5.
 TITLE="$MIB MiB, 1 vCPU, 1 disk, idle Linux"
-measure_idle linux 1536 6 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
+measure_idle linux 1536 6 "$LINUX_GUESTS" "Linux, 1 disk" 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
 	-i "$TESTBED_INITRD_CLOUD" -a "console=ttyS0 quiet panic=-1 agent=idle:600" -m ${MIB}M \
 	-d "$SCRATCH/disk.img"
 
@@ -106,6 +134,6 @@ modprobe tun
 ip tuntap add dev tap0 mode tap
 ip addr add 10.77.0.1/24 dev tap0
 ip link set tap0 up
-measure_idle linux-net 2048 6 3 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
+measure_idle linux-net 2048 6 "$LINUX_GUESTS" "Linux, 1 disk, 1 card" 'unvmm-guest: idle' "$UNVMM" run -k "$TESTBED_KERNEL_CLOUD" \
 	-i "$TESTBED_INITRD_CLOUD" -a "console=ttyS0 quiet panic=-1 agent=netup:10.77.0.2:10.77.0.1 agent=idle:600" \
 	-m ${MIB}M -d "$SCRATCH/disk.img" -o nets.0.tap=tap0

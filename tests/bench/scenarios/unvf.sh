@@ -1,7 +1,7 @@
 # shellcheck shell=bash source-path=SCRIPTDIR
 # unvf - functions of unvf on this machine's /dev/kvm, driven by guests/doorbell.c: what a doorbell
-# costs by each of its ways and what a request takes then; and 64 guests of 32 MiB with a function
-# each, all of one unvf, at rest.
+# costs by each of its ways and what a request takes then, and what a control access costs; and 64
+# guests of 32 MiB with a function each, all of one unvf, at rest.
 . "$(dirname "$0")/../lib.sh"
 . "$BENCH_DIR/counters.sh"
 
@@ -9,10 +9,11 @@ GUESTS=64
 FEW=8
 MIB=32
 COUNT=20000
+CONFIG=1000
 IDLE_COUNT=50
-WINDOWS=5
-WINDOW_S=4
-[ -z "${BENCH_QUICK-}" ] || { COUNT=2000 IDLE_COUNT=20 WINDOWS=2; }
+WINDOWS=6
+WINDOW_S=3
+[ -z "${BENCH_QUICK-}" ] || { GUESTS=16 COUNT=2000 CONFIG=100 IDLE_COUNT=20 WINDOWS=2; }
 OUT=$BENCH_OUT/$SCENARIO.out
 UNVF=${BENCH_UNVF:-build/unvf}
 # A socket's path has 107 bytes at most, and a checkout may lie deep.
@@ -69,7 +70,11 @@ us() { awk -v c="$1" -v khz="$2" 'BEGIN {print c * 1000 / khz}'; }
 
 # What each way asks of unvf, and of the guest.
 declare -A DOORBELL=([mapped]=mmap [ioeventfd]=ioeventfd [exit]=mmap)
-declare -A CMDLINE=([mapped]="count=$COUNT" [ioeventfd]="count=$COUNT" [exit]="count=$COUNT window")
+declare -A CMDLINE=([mapped]="count=$COUNT config=$CONFIG" [ioeventfd]="count=$COUNT" [exit]="count=$COUNT window")
+# As the picture names them.
+declare -A DOORBELL_IS=([mapped]="doorbell, mapped" [ioeventfd]="doorbell, ioeventfd" [exit]="doorbell, exit to user space")
+declare -A READ_IS=([pci]="PCI configuration read" [common]="register read, shadowed" [device]="device configuration read"
+	[start]="reset to DRIVER_OK, relayed")
 
 # measure WAY: TEXT is what the guest said.
 measure() {
@@ -96,11 +101,24 @@ done
 record goal unvf-kick-ioeventfd ratio 0.1
 record note unvf-kick-exit "by the PCI configuration access capability: an exit to unvmm for each doorbell"
 
+for read in pci common device start; do
+	record figure "unvf-config-$read" cycles "${READ_IS[$read]}: what the guest waits for"
+	record command "unvf-config-$read" unvmm "unvf --doorbell mmap ...; unvmm run -k doorbell.elf -a '${CMDLINE[mapped]}' -o vfs.0.socket=..."
+done
+
 for pair in $(seq "$BENCH_PAIRS"); do
 	for way in mapped ioeventfd exit; do
 		measure "$way"
 		kick=$(value kick_median "$TEXT") iops=$(value iops "$TEXT")
 		latency=$(us "$(value io_median "$TEXT")" "$(value tsc_khz "$TEXT")")
+		record point cost unvmm "${DOORBELL_IS[$way]}" cycles "$kick"
+		[ "$way" != mapped ] || for read in pci common device start; do
+			cycles=$(sed -n "s/^CONFIG.* ${read}_median=\([0-9]*\).*/\1/p" <<<"$TEXT")
+			record sample "unvf-config-$read" unvmm "$pair" "$cycles"
+			record point cost unvmm "${READ_IS[$read]}" cycles "$cycles"
+		done
+		[ "$way" = exit ] || record point cost unvmm "request, $way doorbell to completion" cycles \
+			"$(value io_median "$TEXT")"
 		for of in ioeventfd exit; do
 			[ "$way" = mapped ] || [ "$way" = "$of" ] || continue
 			record sample "unvf-kick-$of" "$(side_of "$way")" "$pair" "$kick"

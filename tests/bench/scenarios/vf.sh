@@ -1,35 +1,46 @@
-# shellcheck shell=bash source-path=SCRIPTDIR
+# shellcheck shell=bash source-path=SCRIPTDIR disable=SC2034 # option sets name variables
 # vf - an assigned block function in the testbed: fio in the same Linux guest under unvmm and under
-# QEMU's vfio-pci, and on the disk that each of them emulates on top of a function of the same kind
-# that the host drives itself. All guests are up at once, but only one works. Exits to user space are
-# counted over at least 10,000 I/Os, and over as long a time without any.
+# QEMU's vfio-pci, and on the disk that each of them emulates (QEMU without and with an iothread) on
+# top of a function of the same kind that the host drives itself. All guests are up at once, but only
+# one works. First what must be reached, then a sweep over depths, sizes and queues for the picture.
 . "$(dirname "$0")/../lib.sh"
 . "$BENCH_DIR/counters.sh"
 
 need_qemu
-HOST_ARGS=(--mem 6G --vf "blk,serial=vf0" --vf "blk,serial=vf1" --vf "blk,serial=vf2" --vf "blk,serial=vf3")
+SUBJECTS=(vf qemu-vfio emulated qemu-emulated qemu-iothread)
+EMULATED=(emulated qemu-emulated) # those that a goal is about
+[ -z "${BENCH_QUICK-}" ] || SUBJECTS=(vf qemu-vfio emulated) EMULATED=(emulated)
+HOST_ARGS=(--mem 6G)
+for i in "${!SUBJECTS[@]}"; do HOST_ARGS+=(--vf "blk,serial=vf$i"); done
 enter_testbed "${HOST_ARGS[@]}"
 . "$BENCH_DIR/guests.sh"
-# shellcheck disable=SC2034 # the peers' option sets name them
 MEM=128M
-# shellcheck disable=SC2034
 KERNEL=$TESTBED_KERNEL_CLOUD
-# shellcheck disable=SC2034
 INITRD=$TESTBED_INITRD_CLOUD
 APPEND='console=ttyS0 quiet panic=-1'
 CASES=(randread:1 randread:16 randwrite:1 randwrite:16)
-IOS=10000
-EMULATED_RUNS=3
-[ -z "${BENCH_QUICK-}" ] || { IOS=2000 EMULATED_RUNS=1; }
+IOS_COUNTED=10000
+MS=1000
+EMULATED_RUNS=2
+DEPTHS=(1 4 16 32)
+SWEEP_QUEUES=(1 2)
+SWEEP_ROUNDS=(0 2 1) # by the number of queues
+SWEEP_MS=600
+[ -z "${BENCH_QUICK-}" ] || { CASES=(randread:16) IOS_COUNTED=1000 MS=500 EMULATED_RUNS=1
+	DEPTHS=(1 16) SWEEP_QUEUES=(1) SWEEP_ROUNDS=(0 1) SWEEP_MS=500; }
 
-# host_disk N: the block device that the host's own driver makes of function N.
+# host_disk N: DISK, the block device that the host's own driver makes of function N.
 host_disk() {
-	local address=TESTBED_VF$1 disk
-	build/unvmm vf unbind "${!address}" >&2 || fail "function ${!address} cannot be given to the host"
+	local address=TESTBED_VF$1 found
+	if [ -e "/sys/bus/pci/devices/${!address}/driver" ] &&
+		[[ $(readlink "/sys/bus/pci/devices/${!address}/driver") = *vfio-pci ]]; then
+		build/unvmm vf unbind "${!address}" >&2 || fail "function ${!address} cannot be given to the host"
+	fi
 	for _ in {1..100}; do
-		for disk in "/sys/bus/pci/devices/${!address}"/virtio*/block/*; do
-			[ -e "$disk" ] || continue
-			echo "/dev/${disk##*/}"
+		for found in "/sys/bus/pci/devices/${!address}"/virtio*/block/*; do
+			[ -e "$found" ] || continue
+			DISK=/dev/${found##*/}
+			[ -b "$DISK" ] || fail "$DISK: no disk"
 			return
 		done
 		sleep 0.1
@@ -37,37 +48,43 @@ host_disk() {
 	fail "the host makes no disk of ${!address}"
 }
 
-# kvm_exits PID: of its VM, those that the kernel served included.
-kvm_exits() { cat "/sys/kernel/debug/kvm/$1"-*/exits; }
-
-# run_fio NAME RW DEPTH SECONDS: IOPS, IOS_DONE, USER_EXITS, KVM, SWITCHES, CPU_US of one run; or false.
-# The window begins when the command has been typed, for that wakes the console's thread.
-run_fio() {
-	local name=$1 pid=${PIDS[$1]} user kvm cpu switches key line
-	guest_begin "$name" "sleep 1; sh /agents/bench-disk '' $2 4k $3 $4"
-	sleep 0.6
-	user=$(exits_of "$pid") kvm=$(kvm_exits "$pid") cpu=$(host_cpu_ms "$pid") switches=$(switches_of "$pid")
-	guest_end "$name" $((60 + 2 * $4)) || return 1
-	SWITCHES=$(switches_added "$switches" "$(switches_of "$pid")")
-	USER_EXITS=$(($(exits_of "$pid") - user))
-	KVM=$(($(kvm_exits "$pid") - kvm))
-	CPU_US=$(awk -v a="$cpu" -v b="$(host_cpu_ms "$pid")" 'BEGIN {print (b - a) * 1000}')
-	key=${2#rand}_iops
-	line=$(grep -a 'unvmm-guest: bench' "$TESTBED_SCRATCH/$name.out" || true)
-	IOPS=$(sed -n "s/.*\"$key\": \([0-9]*\).*/\1/p" <<<"$line")
-	IOS_DONE=$((${IOPS:-0} * $4))
-	[ "$IOS_DONE" -gt 0 ] || {
-		say "$name: no result of fio: $(tail -n 3 "$TESTBED_SCRATCH/$name.out")"
-		return 1
-	}
+# start NAME VCPUS: a guest with as many queues.
+start() {
+	local unvmm=("$UNVMM" run -k "$KERNEL" -i "$INITRD" -a "$APPEND" -m "$MEM" -c "$2" -o on_reboot=exit)
+	VF=$TESTBED_VF1
+	case $1 in
+	emulated) host_disk 2 ;;
+	qemu-emulated) host_disk 3 ;;
+	qemu-iothread) host_disk 4 ;;
+	esac
+	case $1 in
+	vf) guest_start vf "${unvmm[@]}" -o "vfs.0.pci=$TESTBED_VF0" -o "vfs.0.queues=$2" && return ;;
+	emulated) guest_start emulated "${unvmm[@]}" -d "$DISK,direct=true,queues=$2" && return ;;
+	qemu-vfio) peer_args common vf-q35 ;;
+	qemu-emulated) peer_args common blk-direct-q35-native ;;
+	qemu-iothread) peer_args common blk-direct-q35-iothread-native ;;
+	esac
+	guest_start "$1" "${ARGS[@]}" -smp "$2"
 }
 
-# seconds_for NAME RW DEPTH: how long it takes to do IOS.
-seconds_for() {
-	run_fio "$@" 2 && awk -v n="$IOS" -v r="$IOPS" 'BEGIN {s = int(n * 1.25 / r) + 1; print s < 2 ? 2 : s}'
+# fio_on NAME FIGURE RW BS DEPTH MS [JOBS]: run_fio, in a new guest if the old one died.
+fio_on() {
+	local name=$1 figure=$2
+	shift 2
+	until run_fio "$name" "$@"; do
+		guest_again "$name" "$figure" || fail "$name: its guests die"
+	done
 }
 
-per_io() { awk -v n="$1" -v ios="$IOS_DONE" 'BEGIN {print n / ios}'; }
+# points RW BS DEPTH QUEUES NAME: of the last run, for the picture.
+points() {
+	local plot=storage-$1-$2-q$4
+	record point "$plot" "$5" "$3" iops "$IOPS"
+	record point "$plot" "$5" "$3" mean_us "$MEAN_US"
+	record point "$plot" "$5" "$3" p99_us "$P99_US"
+	record point "$plot" "$5" "$3" cpu_us "$(per "$IOS" "$CPU_US")"
+	record point "$plot" "$5" "$3" exits "$(per "$IOS" "$EXITS")"
+}
 
 # figure ID UNIT TITLE GOAL...: with the commands of both sides.
 figure() {
@@ -75,76 +92,95 @@ figure() {
 	record figure "$id" "$2" "$3"
 	shift 3
 	[ $# = 0 ] || record goal "$id" "$@"
-	record command "$id" unvmm "$(quoted "${UNVMM_ARGS[@]}")"
-	record command "$id" peer "$(quoted "${PEER_ARGS[@]}")"
+	record command "$id" unvmm "$(eval "quoted ${COMMANDS[vf]}")"
+	record command "$id" peer "$(eval "quoted ${COMMANDS[qemu-vfio]}")"
+}
+
+# counted RW DEPTH ID: exits and context switches over enough I/Os, and over as long a time without.
+counted() {
+	local ms idle
+	fio_on vf storage "$1" 4k "$2" "$MS"
+	ms=$(awk -v n=$IOS_COUNTED -v r="$IOPS" 'BEGIN {print int(n * 1300 / r) + 500}')
+	counts_begin vf
+	sleep "$(per 1000 "$ms")"
+	counts_end vf
+	idle=$EXITS
+	QUIET=1 fio_on vf storage "$1" 4k "$2" "$ms"
+	if [ "$IOS" -lt $IOS_COUNTED ]; then QUIET=1 fio_on vf storage "$1" 4k "$2" $((ms * 2)); fi
+	record sample "$3-user" unvmm 1 $((EXITS - idle))
+	record sample "$3-switches" unvmm 1 "$SWITCHES"
+	record note "$3-user" "$IOS I/Os, $EXITS exits; idle: $idle; all KVM exits: $KVM_EXITS"
+}
+
+# compare RW DEPTH: what must be reached.
+compare() {
+	local id=vf-$1-$2 title="$1 4k, depth $2" pair name side emulated
+	figure "$id-iops" IOPS "rate, $title" ratio-reach 1
+	figure "$id-user" exits "to user space over at least $IOS_COUNTED I/Os, less those of as long an idle time: $title" value-all 0
+	figure "$id-switches" switches "of threads that are no vcpus, over these I/Os: $title" value-all 0
+	figure "$id-kvm" exits/IO "all KVM exits: $title" ratio 1
+	figure "$id-cpu" us/IO "host CPU, all threads, without guest time: $title" ratio 1
+	for emulated in "${EMULATED[@]}"; do
+		figure "$id-cpu-$emulated" us/IO "host CPU: the function, and the disk that ${emulated/#emulated/unvmm-emulated} is: $title" ratio 0.6
+		record command "$id-cpu-$emulated" peer "$(eval "quoted ${COMMANDS[$emulated]}")"
+	done
+	counted "$1" "$2" "$id"
+	for pair in $(seq "$BENCH_PAIRS"); do
+		for name in "${SUBJECTS[@]}"; do
+			case $name in *emulated | *iothread) [ "$pair" -le "$EMULATED_RUNS" ] || continue ;; esac
+			fio_on "$name" storage "$1" 4k "$2" "$MS"
+			points "$1" 4k "$2" 1 "$name"
+			side=peer
+			case $name in
+			*iothread) continue ;;
+			*emulated)
+				record sample "$id-cpu-$name" peer "$pair" "$(per "$IOS" "$CPU_US")"
+				continue
+				;;
+			vf)
+				side=unvmm
+				for emulated in "${EMULATED[@]}"; do
+					[ "$pair" -gt "$EMULATED_RUNS" ] ||
+						record sample "$id-cpu-$emulated" unvmm "$pair" "$(per "$IOS" "$CPU_US")"
+				done
+				;;
+			esac
+			record sample "$id-iops" "$side" "$pair" "$IOPS"
+			record sample "$id-kvm" "$side" "$pair" "$(per "$IOS" "$KVM_EXITS")"
+			record sample "$id-cpu" "$side" "$pair" "$(per "$IOS" "$CPU_US")"
+		done
+	done
+}
+
+# sweep QUEUES: what the comparison has not seen.
+sweep() {
+	local round depth rw name
+	for round in $(seq "${SWEEP_ROUNDS[$1]}"); do
+		for rw in randread:4k read:128k; do
+			for depth in "${DEPTHS[@]}"; do
+				[[ $1 = 1 && " ${CASES[*]} " = *" ${rw%:*}:$depth "* ]] && continue
+				for name in "${SUBJECTS[@]}"; do
+					fio_on "$name" storage "${rw%:*}" "${rw#*:}" "$depth" "$SWEEP_MS" "$1"
+					points "${rw%:*}" "${rw#*:}" "$depth" "$1" "$name"
+				done
+			done
+		done
+	done
 }
 
 exits_enable || fail "this kernel does not count kvm_userspace_exit"
 [ -e /sys/kernel/debug/kvm ] || mount -t debugfs debugfs /sys/kernel/debug || fail "no debugfs"
 modprobe virtio_blk
-disk_unvmm=$(host_disk 2)
-disk_qemu=$(host_disk 3)
-for disk in "$disk_unvmm" "$disk_qemu"; do [ -b "$disk" ] || fail "$disk: no disk"; done
-
-UNVMM_ARGS=("$UNVMM" run -k "$KERNEL" -i "$INITRD" -a "$APPEND" -m "$MEM" -o on_reboot=exit
-	-o "vfs.0.pci=$TESTBED_VF0")
-guest_start unvmm "${UNVMM_ARGS[@]}"
-# shellcheck disable=SC2034
-VF=$TESTBED_VF1
-peer_args common vf-q35
-PEER_ARGS=("${ARGS[@]}")
-guest_start qemu "${PEER_ARGS[@]}"
-guest_start unvmm-emulated "$UNVMM" run -k "$KERNEL" -i "$INITRD" -a "$APPEND" -m "$MEM" \
-	-o on_reboot=exit -d "$disk_unvmm,direct=true"
-# shellcheck disable=SC2034
-DISK=$disk_qemu
-peer_args common blk-direct-q35-native
-guest_start qemu-emulated "${ARGS[@]}"
-for guest in unvmm qemu unvmm-emulated qemu-emulated; do
-	guest_wait "$guest" '/ #' 180 || fail "$guest: no shell in the guest: $(cat "$TESTBED_SCRATCH/$guest.err")"
-done
-
-for case in "${CASES[@]}"; do
-	rw=${case%:*} depth=${case#*:} id=vf-${case/:/-}
-	title="$rw 4k, depth $depth"
-	seconds=$(seconds_for unvmm "$rw" "$depth") || fail "unvmm: fio does not run"
-	figure "$id-iops" IOPS "rate, $title" ratio-reach 1
-	figure "$id-user" exits "to user space over at least $IOS I/Os, less those of as long an idle time: $title" value 0
-	figure "$id-switches" switches "of threads that are no vcpus, over these I/Os: $title" value 0
-	figure "$id-kvm" exits/IO "all KVM exits: $title" ratio 1
-	figure "$id-cpu" us/IO "host CPU, all threads, without guest time: $title" ratio 1
-	for guest in unvmm qemu; do
-		figure "$id-cpu-$guest-emulated" us/IO "host CPU: the function, and the disk that $guest emulates: $title" ratio 0.6
-		record command "$id-cpu-$guest-emulated" peer "$(eval "quoted ${COMMANDS[$guest-emulated]}")"
-	done
-	for pair in $(seq "$BENCH_PAIRS"); do
-		for guest in unvmm qemu unvmm-emulated qemu-emulated; do
-			case $guest in *-emulated) [ "$pair" -le "$EMULATED_RUNS" ] || continue ;; esac
-			idle=$(exits_of "${PIDS[$guest]}")
-			[ "$guest" != unvmm ] || [ "$pair" -gt 3 ] || sleep "$seconds"
-			idle=$(($(exits_of "${PIDS[$guest]}") - idle))
-			until run_fio "$guest" "$rw" "$depth" "$seconds"; do
-				guest_again "$guest" "$id-iops" || fail "$guest: its guests die"
-			done
-			cpu=$(per_io "$CPU_US")
-			case $guest in
-			unvmm | qemu)
-				side=peer
-				[ "$guest" != unvmm ] || side=unvmm
-				record sample "$id-iops" "$side" "$pair" "$IOPS"
-				record sample "$id-user" "$side" "$pair" $((USER_EXITS - idle))
-				record sample "$id-switches" "$side" "$pair" "$SWITCHES"
-				record sample "$id-kvm" "$side" "$pair" "$(per_io "$KVM")"
-				record sample "$id-cpu" "$side" "$pair" "$cpu"
-				[ "$guest:$pair" != unvmm:1 ] || record note "$id-user" \
-					"the first window: $IOS_DONE I/Os, $USER_EXITS exits; idle: $idle; all KVM exits: $KVM"
-				[ "$guest" != unvmm ] || for peer in unvmm qemu; do
-					record sample "$id-cpu-$peer-emulated" unvmm "$pair" "$cpu"
-				done
-				;;
-			*) record sample "$id-cpu-$guest" peer "$pair" "$cpu" ;;
-			esac
+record figure storage "" "storage: the sweep for the picture"
+for queues in "${SWEEP_QUEUES[@]}"; do
+	for name in "${SUBJECTS[@]}"; do start "$name" "$queues"; done
+	for name in "${SUBJECTS[@]}"; do guest_ready "$name" storage; done
+	if [ "$queues" = 1 ]; then
+		for name in "${SUBJECTS[@]}"; do
+			record command storage "$name" "$(eval "quoted ${COMMANDS[$name]}")"
 		done
-	done
+		for case in "${CASES[@]}"; do compare "${case%:*}" "${case#*:}"; done
+	fi
+	sweep "$queues"
+	for name in "${SUBJECTS[@]}"; do guest_stop "$name"; done
 done
-for guest in "${!PIDS[@]}"; do guest_stop "$guest"; done
