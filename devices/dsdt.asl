@@ -74,6 +74,30 @@ DefinitionBlock ("", "DSDT", 2, "UNVMM ", "UNVMM1  ", 1)
 				IO (Decode16, PLAT_PVPANIC_PORT, PLAT_PVPANIC_PORT, 1, 1)
 			})
 		}
+
+		/* VM generation id: ADDR is where it lies, in two halves (Microsoft, 2012). */
+		Device (VGEN)
+		{
+			Name (_HID, "UNVM0001")
+			Name (_CID, Package () { "VM_Gen_Counter", "VMGENCTR" })
+			Name (_DDN, "VM_Gen_Counter")
+			Name (ADDR, Package () { PLAT_VMGENID, Zero })
+		}
+
+		/* The generic event device (ACPI 6.5, 5.6.9): its one interrupt says that it changed. */
+		Device (GED0)
+		{
+			Name (_HID, "ACPI0013")
+			Name (_UID, Zero)
+			Name (_CRS, ResourceTemplate ()
+			{
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { PLAT_GSI_GED }
+			})
+			Method (_EVT, 1, Serialized)
+			{
+				Notify (\_SB.VGEN, 0x80)
+			}
+		}
 	}
 
 	Name (\_S5, Package () { PLAT_S5_SLP_TYP, Zero, Zero, Zero })

@@ -63,7 +63,28 @@ static void pause_briefly(void)
 	nanosleep(&t, NULL);
 }
 
+static uint16_t guest_index(const struct vf_dev *vd, uint64_t ring)
+{
+	uint16_t index = 0;
+
+	/* idx is behind flags in both rings, which were inside of memory when they were started. */
+	if (gmem_read(&vd->vdev.vm->mem, ring + sizeof(uint16_t), &index, sizeof(index)))
+		return 0;
+	return index;
+}
+
 /* --- start ----------------------------------------------------------------------------------- */
+
+/* What it writes is seen, and it begins where the guest is. */
+static bool may_be_direct(const struct vf_dev *vd, const struct vdev_queue *queue)
+{
+	if (vd->tracking && !vd->logging)
+		return false;
+	/* Nothing of a guest that is not here yet is to be served: the function sees none of it. */
+	if (vd->arming)
+		return !queue->index && !guest_index(vd, queue->driver);
+	return !queue->index || vf_opaque_usable(vd) || vf_vendor_usable(vd);
+}
 
 int vf_relay_plan(struct vf_dev *vd, unsigned int q, struct vf_plan_queue *pq, struct diag *d)
 {
@@ -77,7 +98,8 @@ int vf_relay_plan(struct vf_dev *vd, unsigned int q, struct vf_plan_queue *pq, s
 	int err;
 
 	rq->deadline = 0;
-	if (!queue->index && !vd->tracking) {
+	if (may_be_direct(vd, queue)) {
+		pq->begin = queue->index;
 		set_path(vd, q, VF_PATH_DIRECT);
 		return 0;
 	}
@@ -90,7 +112,7 @@ int vf_relay_plan(struct vf_dev *vd, unsigned int q, struct vf_plan_queue *pq, s
 	if (err)
 		return diag_errno(d, err, "the rings of queue %u cannot be used", q);
 	if (!vd->tracking)
-		relay_aim(&rq->r, true);
+		relay_aim(&rq->r, !vd->arming);
 	at = vd->relays.iova + (uint64_t)q * RELAY_BYTES;
 	pq->driver = at;
 	pq->device = at + RELAY_USED_AT;
@@ -389,16 +411,6 @@ uint32_t vf_relay_left(const struct vf_dev *vd, unsigned int q)
 
 /* --- stop ------------------------------------------------------------------------------------ */
 
-static uint16_t guest_index(const struct vf_dev *vd, uint64_t ring)
-{
-	uint16_t index = 0;
-
-	/* idx is behind flags in both rings, which were inside of memory when they were started. */
-	if (gmem_read(&vd->vdev.vm->mem, ring + sizeof(uint16_t), &index, sizeof(index)))
-		return 0;
-	return index;
-}
-
 void vf_relays_stop(struct vf_dev *vd)
 {
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++) {
@@ -412,11 +424,14 @@ void vf_relays_stop(struct vf_dev *vd)
 			vd->queues[q].index = rq->r.completed;
 		} else if (rq->path == VF_PATH_DIRECT) {
 			/* How far the function has come: up to there the driver has it all back. */
-			vd->queues[q].index = guest_index(vd, vd->queues[q].device);
+			vd->queues[q].index = vd->known >> q & 1
+						      ? vd->stands[q]
+						      : guest_index(vd, vd->queues[q].device);
 		}
 		rq->deadline = 0;
 		set_path(vd, q, VF_PATH_OFF);
 	}
+	vd->known = 0;
 }
 
 static bool drained(struct vf_dev *vd)

@@ -18,12 +18,7 @@
 
 /* --- what can go wrong ----------------------------------------------------------------------- */
 
-void vf_failed(struct vf_dev *vd, const char *why)
-{
-	vdev_needs_reset(&vd->vdev, why);
-}
-
-/* For vf_track_wait(). */
+/* For those who wait in vf_track.c. */
 static void settled(struct vf_dev *vd)
 {
 	uint64_t one = 1;
@@ -33,12 +28,18 @@ static void settled(struct vf_dev *vd)
 		return;
 }
 
-static void failed_with(struct vf_dev *vd, struct diag *d)
+void vf_failed(struct vf_dev *vd, const char *why)
 {
 	vd->trouble = true;
+	diag_set(&vd->fault, -EIO, "%s", why);
+	vdev_needs_reset(&vd->vdev, why);
+	settled(vd);
+}
+
+static void failed_with(struct vf_dev *vd, struct diag *d)
+{
 	diag_prefix(d, "function %s", vd->name);
 	vf_failed(vd, d->text);
-	settled(vd);
 }
 
 /* Doorbells come to the vf thread again, which drops them. */
@@ -81,9 +82,8 @@ void vf_abandon(struct vf_dev *vd, const char *why)
 	if (vd->phase != VF_DOWN)
 		stop_function(vd);
 	go_down(vd);
-	vd->lost = vd->trouble = true;
+	vd->lost = true;
 	vf_failed(vd, why);
-	settled(vd);
 }
 
 void vf_give_up(struct vf_dev *vd, struct diag *d)
@@ -146,7 +146,8 @@ static int make_plan(struct vf_dev *vd, int ctrl, struct diag *d)
 	int err = 0;
 
 	*p = (struct vf_plan){ .features =
-				       (vd->negotiated & vd->offer.to_function) | vd->offer.ours };
+				       (vd->negotiated & vd->offer.to_function) | vd->offer.ours,
+			       .ring_words = vf_vendor_usable(vd) };
 	for (unsigned int q = 0; q < vd->vdev.nqueues && !err; q++) {
 		struct vf_plan_queue *pq = &p->queues[p->nqueues];
 
@@ -182,8 +183,25 @@ static int prepare_doorbells(struct vf_dev *vd, int ctrl, struct diag *d)
 	return err;
 }
 
+/* Which rung of the ladder this start is on, if it is no driver's that has just begun. */
+static void note_rung(struct vf_dev *vd, bool knows)
+{
+	bool goes_on = knows;
+
+	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
+		goes_on |= vd->queues[q].enabled && vd->queues[q].index;
+	if (!goes_on)
+		return;
+	vm_lock(vd->vdev.vm);
+	vd->by = knows				    ? VF_RUNG_STATE
+		 : vf_relays_any(vd, VF_PATH_RELAY) ? VF_RUNG_RELAY
+						    : VF_RUNG_REGISTERS;
+	vm_unlock(vd->vdev.vm);
+}
+
 static int start_function(struct vf_dev *vd, struct diag *d)
 {
+	bool knows = vf_opaque_usable(vd);
 	int ctrl = vf_cvq_queue(vd, vd->negotiated);
 	int err = make_plan(vd, ctrl, d);
 
@@ -192,15 +210,16 @@ static int start_function(struct vf_dev *vd, struct diag *d)
 	if (!err)
 		err = vf_relays_wire(vd, d);
 	if (!err)
-		err = vf_program_start(&vd->fn, &vd->plan, d);
+		err = knows ? vf_opaque_start(vd, d) : vf_program_start(&vd->fn, &vd->plan, d);
 	if (err)
 		return err;
+	note_rung(vd, knows);
 	vf_lap(vd, &vd->relays.pause.program);
 	vd->phase = VF_STARTING;
 	err = prepare_doorbells(vd, ctrl, d);
 	if (!err && ctrl >= 0)
 		return vf_cvq_start(&vd->cvq, (unsigned int)ctrl, &vd->queues[ctrl],
-				    &vd->plan.queues[vd->plan_of[ctrl]], d);
+				    &vd->plan.queues[vd->plan_of[ctrl]], knows, d);
 	if (!err)
 		vf_up(vd);
 	return err;
@@ -209,8 +228,18 @@ static int start_function(struct vf_dev *vd, struct diag *d)
 static void try_start(struct vf_dev *vd)
 {
 	struct diag d = { "" };
-	int err = vd->lost ? diag_set(&d, -ENODEV, "it is gone") : start_function(vd, &d);
+	int err;
 
+	if (!vf_opaque_usable(vd) && vd->opaque.data && !vd->tracking)
+		vf_opaque_drop(vd); /* of a driver that is no more */
+	err = vd->lost ? diag_set(&d, -ENODEV, "it is gone") : start_function(vd, &d);
+	if (err && err != -ECANCELED && !vd->lost && vf_opaque_usable(vd)) {
+		log_warn("%s: function %s goes on by its journal: %s", vd->vdev.id, vd->name,
+			 d.text);
+		vf_opaque_drop(vd);
+		vd->phase = VF_DOWN;
+		err = start_function(vd, &d);
+	}
 	if (!err)
 		return;
 	if (vd->phase != VF_DOWN)
@@ -226,8 +255,44 @@ static void start_work(struct loop_work *w)
 	struct vf_dev *vd = container_of(w, struct vf_dev, start_work);
 
 	vd->trouble = false;
+	if (vd->relays.mark)
+		vd->relays.mark = loop_now();
+	/* For a guest that has come from elsewhere all but this has been done. */
+	if (vd->phase == VF_ARMED) {
+		__atomic_store_n(&vd->arming, false, __ATOMIC_RELAXED);
+		vf_up(vd);
+		return;
+	}
 	copy_journal(vd);
 	try_start(vd);
+}
+
+int vf_arm(struct vf_dev *vd, struct diag *d)
+{
+	int err;
+
+	/* Those who know where their queues stand are told to go on when the guest does. */
+	if (vf_opaque_usable(vd) || vf_vendor_usable(vd))
+		return 0;
+	__atomic_store_n(&vd->fn.cancel, false, __ATOMIC_RELAXED);
+	vd->trouble = false;
+	__atomic_store_n(&vd->arming, true, __ATOMIC_RELAXED);
+	copy_journal(vd);
+	err = vd->lost ? diag_set(d, -ENODEV, "it is gone") : start_function(vd, d);
+	if (err)
+		vf_disarm(vd);
+	return err;
+}
+
+void vf_disarm(struct vf_dev *vd)
+{
+	if (!vd->arming)
+		return;
+	__atomic_store_n(&vd->arming, false, __ATOMIC_RELAXED);
+	(void)vf_cvq_stop(&vd->cvq);
+	if (vd->phase != VF_DOWN)
+		stop_function(vd);
+	vf_relays_stop(vd);
 }
 
 void vf_restart(struct vf_dev *vd)
@@ -258,6 +323,11 @@ void vf_up(struct vf_dev *vd)
 {
 	bool stopping;
 
+	if (vd->arming) {
+		vd->phase = VF_ARMED;
+		settled(vd);
+		return;
+	}
 	vd->phase = VF_UP;
 	vm_lock(vd->vdev.vm);
 	vd->up = true;
@@ -286,6 +356,9 @@ void vf_up(struct vf_dev *vd)
 			vdev_interrupt(&vd->vdev, q);
 	vf_lap(vd, &vd->relays.pause.start);
 	vd->relays.mark = 0;
+	vm_lock(vd->vdev.vm);
+	vd->relays.pause.end = loop_now();
+	vm_unlock(vd->vdev.vm);
 	settled(vd);
 }
 
@@ -309,7 +382,10 @@ static void stop_work(struct loop_work *w)
 	int ctrl = vd->cvq.running ? (int)vd->cvq.q : -1;
 	uint16_t ctrl_index = vf_cvq_stop(&vd->cvq);
 
-	if (ran)
+	/* Taken for the switch it stands already. */
+	if (vd->opaque.held)
+		vd->phase = VF_DOWN;
+	else if (ran)
 		stop_function(vd);
 	vf_relays_stop(vd);
 	vf_lap(vd, &vd->relays.pause.stop);
@@ -377,6 +453,8 @@ static void vf_reset(struct vdev *v)
 {
 	struct vf_dev *vd = vf_of_vdev(v);
 
+	__atomic_store_n(&vd->opaque.forget, true, __ATOMIC_RELAXED);
+	vd->by = NULL;
 	if (v->device_id != VIRTIO_ID_NET)
 		return;
 	vf_cvq_forget(&vd->cvq);

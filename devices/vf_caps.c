@@ -142,7 +142,7 @@ static int take_place(struct finder *f, const struct vf_place *p, unsigned int a
 	struct vf_place *slot = slot_of(f->caps, p->type, &min);
 	int err;
 
-	/* Those that nobody uses count too: vf_doorbell.c keeps their pages from the guest. */
+	/* Those that nobody uses count too: their pages are kept from the guest. */
 	if (f->caps->nplaces == VF_CAPS_PLACES || p->offset + p->length < p->offset)
 		return diag_set(f->d, -EINVAL,
 				"it has more than %d virtio capabilities, or one that does not end",
@@ -327,6 +327,30 @@ int vf_caps_find(struct vf_caps *caps, const struct vf_caps_source *src, struct 
 	if (!err)
 		err = check_complete(&f);
 	return err ? err : check_overlaps(&f);
+}
+
+static bool touches(const struct vf_caps *caps, const struct vf_place *p, uint64_t page)
+{
+	return p->bar == caps->notify.bar &&
+	       ranges_overlap(p->offset, p->length, page, PAGE_SIZE_4K);
+}
+
+static bool is_notify(const struct vf_caps *caps, const struct vf_place *p)
+{
+	return p->type == VIRTIO_PCI_CAP_NOTIFY_CFG && p->offset == caps->notify.offset &&
+	       p->length == caps->notify.length;
+}
+
+enum vf_page vf_caps_page(const struct vf_caps *caps, uint64_t page)
+{
+	if (!range_within(page, PAGE_SIZE_4K, caps->notify.offset, caps->notify.length))
+		return VF_PAGE_PARTLY;
+	for (unsigned int i = 0; i < caps->nplaces; i++)
+		if (!is_notify(caps, &caps->places[i]) && touches(caps, &caps->places[i], page))
+			return VF_PAGE_REGISTERS;
+	if (touches(caps, &caps->msix_table, page) || touches(caps, &caps->msix_pba, page))
+		return VF_PAGE_MSIX;
+	return VF_PAGE_DOORBELLS;
 }
 
 int vf_caps_doorbell(const struct vf_caps *caps, uint16_t queue_notify_off, uint64_t *offset)

@@ -13,11 +13,15 @@
 #include <string.h>
 
 #define GENERATION_TRIES 16
-#define NET_MTU_MIN	 68   /* virtio 1.2, 5.1.4.1 */
-#define BLK_SEG_MAX	 254u /* as the software disk */
+#define NET_MTU_MIN	 68 /* virtio 1.2, 5.1.4.1 */
 #define BLK_SIZE_MIN	 512u
 #define BLK_SIZE_MAX	 4096u
 #define BLK_EXP_MAX	 8
+/* As the software disk, which the guest may have to go on with. */
+#define BLK_SEG_MAX	  254u
+#define BLK_DISCARD_MAX	  (GiB(1) / 512)
+#define BLK_ZEROES_MAX	  (MiB(128) / 512)
+#define BLK_RANGE_SEG_MAX 1u
 
 #define FIELD(id, cfg, f, m, rel, fol)                                                     \
 	{                                                                                  \
@@ -167,6 +171,11 @@ static int adopt_net(const struct vf_function *fn, const struct vf_offer *o,
 	return 0;
 }
 
+static uint32_t at_most(uint32_t le, uint32_t max)
+{
+	return le32toh(le) > max ? htole32(max) : le;
+}
+
 static int adopt_blk(const struct vf_offer *o, struct virtio_blk_config *c, struct diag *d)
 {
 	uint32_t blk_size = le32toh(c->blk_size);
@@ -179,8 +188,11 @@ static int adopt_blk(const struct vf_offer *o, struct virtio_blk_config *c, stru
 			blk_size, BLK_SIZE_MIN, BLK_SIZE_MAX);
 	if (o->guest & VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) && !c->seg_max)
 		return diag_set(d, -EINVAL, "it takes requests of 0 segments");
-	if (le32toh(c->seg_max) > BLK_SEG_MAX)
-		c->seg_max = htole32(BLK_SEG_MAX);
+	c->seg_max = at_most(c->seg_max, BLK_SEG_MAX);
+	c->max_discard_sectors = at_most(c->max_discard_sectors, BLK_DISCARD_MAX);
+	c->max_discard_seg = at_most(c->max_discard_seg, BLK_RANGE_SEG_MAX);
+	c->max_write_zeroes_sectors = at_most(c->max_write_zeroes_sectors, BLK_ZEROES_MAX);
+	c->max_write_zeroes_seg = at_most(c->max_write_zeroes_seg, BLK_RANGE_SEG_MAX);
 	if (c->physical_block_exp > BLK_EXP_MAX)
 		c->physical_block_exp = 0;
 	c->num_queues = o->guest & VIRTIO_BIT(VIRTIO_BLK_F_MQ) ? htole16(o->nqueues) : 0;

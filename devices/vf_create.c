@@ -5,9 +5,11 @@
  * to the function and waits for them.
  */
 #include "vf_dev.h"
+#include "vf_standin.h"
 
 #include <endian.h>
 #include <errno.h>
+#include <linux/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,8 @@
 
 struct vf_conf {
 	char *pci, *socket;
-	int offer, doorbells; /* enum vf_offer_kind; 0 native, 1 portable */
+	struct vf_standin_conf standin; /* instead of a function */
+	int offer, doorbells;		/* enum vf_offer_kind; 0 native, 1 portable */
 	int64_t queues;
 	bool unsafe_no_access_platform;
 };
@@ -77,6 +80,7 @@ static void let_go(struct vf_dev *vd)
 
 	vf->lost = NULL;
 	vf->request = NULL;
+	vf_opaque_let_go(vd);
 	if (vf->ops->irq_set(vf, NULL, 0) && !vd->lost)
 		log_warn("%s: the interrupts of function %s cannot be switched off", vd->vdev.id,
 			 vf->name);
@@ -126,6 +130,7 @@ static int attach(struct vf_dev *vd, struct diag *d)
 
 	vd->fn.vf->lost = vf_lost;
 	vd->fn.vf->request = give_back;
+	vf_opaque_find(vd);
 	vd->config_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (vd->config_fd < 0)
 		return diag_errno(d, -errno, "cannot create an eventfd");
@@ -153,6 +158,7 @@ static int detach(struct vf_dev *vd, struct diag *d)
 		vf_doorbell_fini(&vd->doorbells[q]);
 	vf_cvq_fini(&vd->cvq);
 	vf_relays_fini(vd);
+	vf_opaque_fini(vd);
 	loop_uncall(vd->loop, &vd->fault_work);
 	loop_del(&vd->config_watch);
 	if (vd->config_fd >= 0)
@@ -222,9 +228,15 @@ static int open_function(struct vf_dev *vd, const struct vf_conf *conf, struct d
 
 static int vf_create(struct vm *vm, struct device *dev, const void *opaque, struct diag *d)
 {
-	struct vf_dev *vd = vf_alloc(vm, dev->id, opaque);
+	const struct vf_conf *conf = opaque;
+	struct vf_standin_conf standin = conf->standin;
+	struct vf_dev *vd;
 	int err;
 
+	standin.queues = conf->queues;
+	if (vf_standin_named(&standin))
+		return vf_standin_create(vm, dev, &standin, d);
+	vd = vf_alloc(vm, dev->id, conf);
 	if (!vd)
 		return diag_errno(d, -ENOMEM, "%s", dev->id);
 	vd->loop = vm_vf_loop(vm, d);
@@ -275,8 +287,10 @@ out_free:
 static int vf_device_reset(struct device *dev, struct diag *d)
 {
 	struct vf_dev *vd = dev->priv;
-	int err = virtio_pci_reset(&vd->vdev);
+	int err;
 
+	vf_track_disarm(dev);
+	err = virtio_pci_reset(&vd->vdev);
 	return err ? diag_errno(d, err, "%s: function %s cannot be reset", dev->id, vd->name) : 0;
 }
 
@@ -284,6 +298,7 @@ static void vf_destroy(struct device *dev)
 {
 	struct vf_dev *vd = dev->priv;
 
+	vf_track_disarm(dev);
 	/* First it lets go of guest memory, then that may be freed. */
 	if (virtio_pci_reset(&vd->vdev) || vf_call(vd, detach, NULL)) {
 		log_error("%s: function %s gives no answer; it is not closed", dev->id, vd->name);
@@ -309,7 +324,7 @@ static const char *path_name(const struct vf_dev *vd, unsigned int q)
 /* Completions until each relayed queue is direct again; "-": it is not on its way. */
 static void relay_info(const struct vf_dev *vd, struct report *r)
 {
-	const struct vf_relay_pause *p = &vd->relays.pause;
+	const struct track_pause *p = &vd->relays.pause;
 
 	report_list(r, "completions-to-direct");
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++) {
@@ -350,6 +365,13 @@ static void vf_info(const struct device *dev, struct report *r)
 			    mac[3], mac[4], mac[5]);
 		report_flag(r, "link", vd->config.net.status & htole16(VIRTIO_NET_S_LINK_UP));
 	}
+	report_text(r, "dirty-tracking", "%s", vd->opaque.dma_log ? "dma-log" : VF_RUNG_RELAY);
+	report_text(r, "restore", "%s",
+		    vd->opaque.flags	   ? VF_RUNG_STATE
+		    : vf_vendor_usable(vd) ? VF_RUNG_REGISTERS
+					   : VF_RUNG_RELAY);
+	if (vd->by)
+		report_text(r, "restored-by", "%s", vd->by);
 	report_list(r, "paths");
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
 		report_text(r, NULL, "%s", path_name(vd, q));
@@ -369,12 +391,17 @@ static int vf_check(const void *opaque, struct diag *d)
 {
 	const struct vf_conf *conf = opaque;
 
-	if (!given(conf->pci) && !given(conf->socket))
+	unsigned int n = (unsigned int)given(conf->pci) + given(conf->socket) +
+			 vf_standin_named(&conf->standin);
+
+	if (!n)
 		return diag_set(d, -EINVAL,
 				"names no function; give it pci = \"0000:03:00.2\"; or socket = "
-				"\"/run/vf0.sock\";");
-	if (given(conf->pci) && given(conf->socket))
-		return diag_set(d, -EINVAL, "has both pci and socket; a function is one of them");
+				"\"/run/vf0.sock\"; or, in software, disk or tap");
+	if (n > 1)
+		return diag_set(d, -EINVAL,
+				"has several of pci, socket, disk, tap, passt and loopback; a "
+				"function is one of them");
 	return 0;
 }
 
@@ -399,6 +426,36 @@ static const struct opt vf_opts[] = {
 	  .offset = offsetof(struct vf_conf, socket),
 	  .max = VF_NAME_MAX - 1,
 	  .help = "socket of a vfio-user server that has the function" },
+	{ .name = "disk",
+	  .type = OPT_PATH,
+	  .offset = offsetof(struct vf_conf, standin.disk),
+	  .help = "no function: a software disk in its place, with this image" },
+	{ .name = "serial",
+	  .type = OPT_STRING,
+	  .offset = offsetof(struct vf_conf, standin.serial),
+	  .max = VIRTIO_BLK_ID_BYTES,
+	  .help = "of that disk, at most 20 bytes (default: vf0...)" },
+	{ .name = "shared",
+	  .type = OPT_BOOL,
+	  .offset = offsetof(struct vf_conf, standin.shared),
+	  .help = "others have that image, too: it is not locked" },
+	{ .name = "tap",
+	  .type = OPT_STRING,
+	  .offset = offsetof(struct vf_conf, standin.tap),
+	  .max = IFNAMSIZ - 1,
+	  .help = "no function: a software network card in its place, on this tap" },
+	{ .name = "passt",
+	  .type = OPT_BOOL,
+	  .offset = offsetof(struct vf_conf, standin.passt),
+	  .help = "the same through passt" },
+	{ .name = "loopback",
+	  .type = OPT_BOOL,
+	  .offset = offsetof(struct vf_conf, standin.loopback),
+	  .help = "the same, what the guest sends comes back, for tests" },
+	{ .name = "mac",
+	  .type = OPT_STRING,
+	  .offset = offsetof(struct vf_conf, standin.mac),
+	  .help = "address of that card" },
 	{ .name = "offer",
 	  .type = OPT_CHOICE,
 	  .offset = offsetof(struct vf_conf, offer),
@@ -436,11 +493,17 @@ const struct device_class vf_class = {
 	.reset = vf_device_reset,
 	.quiesce = vf_quiesce,
 	.resume = vf_resume,
+	.sync = vf_sync,
 	.moved = vf_moved,
 	.track_begin = vf_track_begin,
 	.track_wait = vf_track_wait,
 	.track_sync = vf_track_sync,
 	.track_end = vf_track_end,
+	.track_pause = vf_track_pause,
+	.prepare = vf_track_prepare,
+	.arm = vf_track_arm,
+	.opaque_get = vf_opaque_get,
+	.opaque_put = vf_opaque_put,
 	.info = vf_info,
 	.stats = virtio_pci_stats,
 	.destroy = vf_destroy,

@@ -21,12 +21,15 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The window: rings, command, answer. */
 #define RING_AT	   0
 #define COMMAND_AT PAGE_SIZE_4K
 #define ANSWER_AT  (COMMAND_AT + VF_CVQ_COMMAND_MAX)
+
+#define IDLE_POLL_NS 50000
 
 /* --- roles ----------------------------------------------------------------------------------- */
 
@@ -254,7 +257,7 @@ void vf_cvq_plan(struct vf_cvq *c, struct vf_plan_queue *pq)
 }
 
 int vf_cvq_start(struct vf_cvq *c, unsigned int q, const struct vdev_queue *guest,
-		 const struct vf_plan_queue *pq, struct diag *d)
+		 const struct vf_plan_queue *pq, bool knows, struct diag *d)
 {
 	const struct vq_layout layout = { .size = guest->size,
 					  .desc = guest->desc,
@@ -269,8 +272,23 @@ int vf_cvq_start(struct vf_cvq *c, unsigned int q, const struct vdev_queue *gues
 	c->notify_off = pq->notify_off;
 	c->replay = 0;
 	c->running = true;
-	replay_next(c);
+	if (knows)
+		vf_up(c->vd);
+	else
+		replay_next(c);
 	return 0;
+}
+
+bool vf_cvq_idle(struct vf_cvq *c, unsigned int ms)
+{
+	const struct timespec pause = { .tv_nsec = IDLE_POLL_NS };
+	uint64_t until = loop_now() + ms * 1000000ull;
+
+	while (c->busy == VF_CVQ_COMMAND && loop_now() < until) {
+		nanosleep(&pause, NULL);
+		vf_cvq_answered(c);
+	}
+	return c->busy == VF_CVQ_IDLE;
 }
 
 uint16_t vf_cvq_stop(struct vf_cvq *c)

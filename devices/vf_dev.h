@@ -15,6 +15,10 @@
  *   vf_window.c    memory of ours that the function reaches
  *   relay.c        the path of each data queue: direct, or by a relay (vf_relay.h, relay_ring.c)
  *   vf_track.c     the device in a migration
+ *   vf_standin.c   a software device in its place
+ *   vf_opaque.c    its function's own state, for another of its model
+ *   vf_vendor.c    registers of some functions that say where a queue stands
+ *   vf_flush.c     a disk's cache, before another host reads what is behind it
  *
  * Thread: main and vcpus, under the control lock, run the vdev's ops, which only note what is
  * wanted and wake the vf thread. That thread makes every call to the function, one at a time, and
@@ -56,7 +60,8 @@ struct vf_function {
 	uint64_t features; /* that it offers */
 	uint16_t nqueues;
 	struct vf_fn_queue queues[VDEV_QUEUES_MAX];
-	bool cancel; /* atomic: whoever waits for the function shall give up */
+	bool ring_index; /* it can be told where a queue begins: vf_vendor.c */
+	bool cancel;	 /* atomic: whoever waits for the function shall give up */
 };
 
 /*
@@ -153,11 +158,13 @@ struct vf_plan_queue {
 	uint16_t size;
 	uint16_t vector; /* of the function */
 	uint64_t desc, driver, device;
+	uint16_t begin;	     /* the index at which it begins, if the function can be told one */
 	uint16_t notify_off; /* found on the way */
 };
 
 struct vf_plan {
 	uint64_t features;
+	bool ring_words; /* it is told where each queue begins */
 	unsigned int nqueues;
 	struct vf_plan_queue queues[VDEV_QUEUES_MAX];
 };
@@ -248,6 +255,8 @@ struct vf_ring {
 };
 
 void vf_ring_init(struct vf_ring *r, void *mem, uint64_t iova, uint16_t size);
+/* It is empty, and the function has come so far. */
+void vf_ring_stands_at(struct vf_ring *r, uint16_t index);
 /* out_len bytes to read at out, in_len to write at in (IOVAs). Kick afterwards. */
 void vf_ring_post(struct vf_ring *r, uint64_t out, uint32_t out_len, uint64_t in, uint32_t in_len);
 /* 1: the request has come back, 0: not yet, -EPROTO: what came back was never posted. */
@@ -318,26 +327,116 @@ int vf_cvq_map(struct vf_cvq *c, struct diag *d) must_check;
 void vf_cvq_unmap(struct vf_cvq *c);
 /* As a reset of the guest leaves it. It is stopped; control lock. */
 void vf_cvq_forget(struct vf_cvq *c);
+/* The command under way gets its answer within the time, if it gets one. */
+bool vf_cvq_idle(struct vf_cvq *c, unsigned int ms) must_check;
 
 /* An empty ring for the function to start with. */
 void vf_cvq_plan(struct vf_cvq *c, struct vf_plan_queue *pq);
 /*
- * The function is in DRIVER_OK: replays the journal, says vf_up(), and then serves the guest's
- * queue q from guest->index on.
+ * The function is in DRIVER_OK: replays the journal (unless the function `knows` it), says vf_up(),
+ * and then serves the guest's queue q from guest->index on.
  */
 int vf_cvq_start(struct vf_cvq *c, unsigned int q, const struct vdev_queue *guest,
-		 const struct vf_plan_queue *pq, struct diag *d) must_check;
+		 const struct vf_plan_queue *pq, bool knows, struct diag *d) must_check;
 /* Gives a command under way back to the guest's ring. The index where it goes on. */
 uint16_t vf_cvq_stop(struct vf_cvq *c);
 /* The guest has rung; the function has interrupted. */
 void vf_cvq_serve(struct vf_cvq *c);
 void vf_cvq_answered(struct vf_cvq *c);
 
+/* --- ring indexes in registers: vf_vendor.c -------------------------------------------------- */
+
+/* Does the function have them? Its capabilities are known. */
+bool vf_vendor_find(const struct vf_function *fn);
+/* Does unvmm know them for all data queues that the guest is offered? */
+bool vf_vendor_usable(const struct vf_dev *vd);
+/* Queue `index`, which is not enabled, is to begin at `begin`. */
+int vf_vendor_begin(struct vf_function *fn, uint16_t index, uint16_t begin,
+		    struct diag *d) must_check;
+/* For the stop that follows: has the function say where its direct queues stand. */
+void vf_vendor_take(struct vf_dev *vd);
+
+/* --- the function's own state: vf_opaque.c --------------------------------------------------- */
+
+#define VF_OPAQUE_HEAD 56u
+#define VF_OPAQUE_MAX  MiB(32)
+
+/*
+ * What a function knows of itself, as bytes that only another of its model understands (VFIO's
+ * migration protocol v2). They travel beside the journal, never instead of it: whoever cannot use
+ * them programs the function by the journal, as ever.
+ *
+ * The bytes are our head (struct vf_mark: what must be the same on both sides), then the
+ * function's.
+ */
+struct vf_mark {
+	char kind[16]; /* of the backend */
+	uint16_t vendor, device, subvendor, subdevice;
+	uint64_t features; /* as negotiated with the function, ours included */
+	uint64_t window;   /* where the control queue's rings are for it; 0: no such queue */
+	uint16_t npairs, nqueues, ctrl_size;
+	uint16_t ctrl_index; /* where that ring stands; this one may differ */
+	uint64_t bytes;	     /* of the function's, that follow */
+};
+
+struct vf_opaque {
+	uint64_t flags; /* VFIO_MIGRATION_; 0: it has no such state. Constant */
+	bool dma_log;	/* constant */
+	bool forget;	/* atomic: the guest has reset the device since */
+	/* The vf thread's. */
+	bool copying; /* in PRE_COPY, and `data` grows */
+	bool peers;   /* in RUNNING_P2P, or PRE_COPY_P2P */
+	bool held;    /* in STOP, and what it knows is what `data` says */
+	bool whole;   /* `data` is complete */
+	uint8_t *data;
+	size_t len;
+};
+
+/* The rungs of the way back, as `unvmm vf` and `unvmm info` name them. */
+#define VF_RUNG_STATE	  "vfio"
+#define VF_RUNG_REGISTERS "registers"
+#define VF_RUNG_RELAY	  "relay"
+
+void vf_opaque_find(struct vf_dev *vd);
+void vf_opaque_fini(struct vf_dev *vd);
+void vf_mark_put(const struct vf_mark *m, uint8_t head[VF_OPAQUE_HEAD]);
+/* -EINVAL: these are no such bytes. */
+int vf_mark_get(struct vf_mark *m, const uint8_t *data, size_t len) must_check;
+
+/* A migration begins: what can be read while the function runs is read. */
+void vf_opaque_begin(struct vf_dev *vd);
+void vf_opaque_collect(struct vf_dev *vd);
+/* It stops to reach for other functions' memory; all are to, before the first one stops. */
+void vf_opaque_peers(struct vf_dev *vd);
+/*
+ * Stops the function for the switch, drained, with its state in `data`. False: it has to be stopped
+ * in another way; nothing is kept.
+ */
+bool vf_opaque_take(struct vf_dev *vd);
+/* It did not come to that, or it is over: the function runs on as if nothing had been. */
+void vf_opaque_end(struct vf_dev *vd);
+/* The start that is due may go by the state. */
+bool vf_opaque_usable(const struct vf_dev *vd);
+/* Into DRIVER_OK with the plan, whose doorbells are filled in, by `data`. */
+int vf_opaque_start(struct vf_dev *vd, struct diag *d) must_check;
+/* Whatever it holds is for nothing: it has been reset, as far as it can be. */
+void vf_opaque_drop(struct vf_dev *vd);
+/* If it holds its state it does so no more, and has been reset; `data` stays. */
+void vf_opaque_let_go(struct vf_dev *vd);
+
+/* For the class (device.h); main. */
+void vf_opaque_get(struct device *dev, const void **data, size_t *len);
+void vf_opaque_put(struct device *dev, const void *data, size_t len);
+
+/* vf_flush.c: for the class. */
+int vf_sync(struct device *dev);
+
 /* --- the device: vf.c ------------------------------------------------------------------------ */
 
 enum vf_phase {
 	VF_DOWN,
 	VF_STARTING, /* in DRIVER_OK, while the journal of its control queue is replayed */
+	VF_ARMED,    /* the same, done: nothing of the guest's was shown to it yet */
 	VF_UP,
 };
 
@@ -346,6 +445,7 @@ struct vf_dev {
 	struct vf_function fn;
 	char name[VF_NAME_MAX]; /* of the function, and of its backend, also when it is closed */
 	const char *kind;
+	bool standin; /* all of it is of a software device: vf_standin.c */
 	struct vf_offer offer;
 	struct vf_wish wish;
 	bool native_doorbells;
@@ -363,11 +463,18 @@ struct vf_dev {
 
 	/* The vf thread's. */
 	enum vf_phase phase;
-	bool lost;     /* there is no function any more */
-	bool trouble;  /* it failed since the driver started it */
-	bool tracking; /* its writes to guest memory are to be seen */
-	bool logging;  /* ... and it logs them itself */
-	bool tracked;  /* ... and they are, so the next stop is the switch */
+	bool lost;	   /* there is no function any more */
+	bool trouble;	   /* it failed since the driver started it */
+	struct diag fault; /* ... and how */
+	bool arming;	   /* atomic: the guest is not here yet, it is started up to VF_ARMED */
+	bool tracking;	   /* its writes to guest memory are to be seen */
+	bool logging;	   /* ... and it logs them itself */
+	bool tracked;	   /* ... and they are, so the next stop is the switch */
+	struct vf_opaque opaque;
+	const char
+		*by; /* the rung on which it last went on for this driver, or NULL; control lock */
+	uint64_t known; /* queues of which the function has said where they stand, for the stop */
+	uint16_t stands[VDEV_QUEUES_MAX];
 	struct vf_relays relays;
 	struct vdev_queue queues[VDEV_QUEUES_MAX]; /* the journal as it was at start */
 	uint64_t negotiated;
@@ -407,9 +514,12 @@ void vf_failed(struct vf_dev *vd, const char *why);
 void vf_give_up(struct vf_dev *vd, struct diag *d);
 /* Stops the function and starts it again with every queue where it is. vf thread. */
 void vf_restart(struct vf_dev *vd);
+/* Starts it for a guest that is about to come, up to VF_ARMED; and takes that back. vf thread. */
+int vf_arm(struct vf_dev *vd, struct diag *d) must_check;
+void vf_disarm(struct vf_dev *vd);
 /* A part of the pause has ended. */
 void vf_lap(struct vf_dev *vd, uint64_t *part);
-/* The data queues run from now on. vf thread. */
+/* The data queues run from now on, if the guest is there. vf thread. */
 void vf_up(struct vf_dev *vd);
 
 /* vf_track.c: for the class. */
@@ -417,6 +527,11 @@ int vf_track_begin(struct device *dev, struct diag *d);
 int vf_track_wait(struct device *dev, struct diag *d);
 int vf_track_sync(struct device *dev, struct diag *d);
 void vf_track_end(struct device *dev);
+void vf_track_pause(const struct device *dev, struct track_pause *p);
+int vf_track_prepare(struct device *dev, struct diag *d);
+int vf_track_arm(struct device *dev, struct diag *d);
+/* Before the device is reset or goes. */
+void vf_track_disarm(struct device *dev);
 int vf_quiesce(struct device *dev);
 void vf_resume(struct device *dev);
 void vf_moved(struct device *dev);
@@ -424,5 +539,9 @@ void vf_moved(struct device *dev);
 /* vf_state.c: both of struct vf_dev, the second of network cards only. */
 extern const struct state_desc vf_state;
 extern const struct state_desc vf_net_state;
+
+/* vf_standin.c: from the software device into the tables, and back. */
+void vf_standin_save(struct vf_dev *vd);
+void vf_standin_load(struct vf_dev *vd);
 
 #endif

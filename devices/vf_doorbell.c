@@ -23,30 +23,19 @@
 
 /* --- the decision ---------------------------------------------------------------------------- */
 
-static bool touches(const struct vf_place *p, uint8_t bar, uint64_t page)
-{
-	return p->bar == bar && ranges_overlap(p->offset, p->length, page, PAGE_SIZE_4K);
-}
-
-static bool is_notify(const struct vf_caps *caps, const struct vf_place *p)
-{
-	return p->type == VIRTIO_PCI_CAP_NOTIFY_CFG && p->offset == caps->notify.offset &&
-	       p->length == caps->notify.length;
-}
-
 /* Why the page may not be the guest's; NULL: it may. */
 static const char *page_obstacle(const struct vf_caps *caps, const struct vf_region *bar,
 				 uint64_t page)
 {
-	uint8_t n = caps->notify.bar;
+	static const char *const lies_in_it[] = {
+		[VF_PAGE_PARTLY] = "its page is not all doorbells",
+		[VF_PAGE_REGISTERS] = "another structure of the function lies in its page",
+		[VF_PAGE_MSIX] = "MSI-X lies in its page",
+	};
+	enum vf_page kind = vf_caps_page(caps, page);
 
-	if (!range_within(page, PAGE_SIZE_4K, caps->notify.offset, caps->notify.length))
-		return "its page is not all doorbells";
-	for (unsigned int i = 0; i < caps->nplaces; i++)
-		if (!is_notify(caps, &caps->places[i]) && touches(&caps->places[i], n, page))
-			return "another structure of the function lies in its page";
-	if (touches(&caps->msix_table, n, page) || touches(&caps->msix_pba, n, page))
-		return "MSI-X lies in its page";
+	if (kind != VF_PAGE_DOORBELLS)
+		return lies_in_it[kind];
 	for (unsigned int i = 0; i < bar->nareas; i++)
 		if (range_within(page, PAGE_SIZE_4K, bar->areas[i].offset, bar->areas[i].size))
 			return NULL;

@@ -219,5 +219,8 @@ int vf_function_probe(struct vf_function *fn, struct diag *d)
 		err = vf_reg_write(fn, VIRTIO_PCI_COMMON_STATUS, 1, status, d);
 	if (!err)
 		err = read_features(fn, d);
-	return err ? err : read_queues(fn, d);
+	if (!err)
+		err = read_queues(fn, d);
+	fn->ring_index = !err && vf_vendor_find(fn);
+	return err;
 }

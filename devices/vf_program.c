@@ -18,6 +18,7 @@ enum step_kind {
 	STEP_CHECK, /* written, and must read back the same */
 	STEP_RESET, /* status 0, until it reads 0 */
 	STEP_NOTE,  /* only read, into the plan */
+	STEP_BEGIN, /* where the queue begins, of functions that can be told */
 };
 
 struct step {
@@ -78,6 +79,7 @@ static const struct step steps[] = {
 	{ "driver area, high", QUEUE(Q_AVAILHI, 4), .of = driver_high },
 	{ "device area, low",  QUEUE(Q_USEDLO, 4), .of = device_low },
 	{ "device area, high", QUEUE(Q_USEDHI, 4), .of = device_high },
+	{ "ring index",        .per_queue = true, .kind = STEP_BEGIN },
 	{ "enable",            QUEUE(Q_ENABLE, 2), .value = 1, .kind = STEP_CHECK,
 	  .wrong = "it does not enable the queue" },
 	{ "DRIVER_OK",         REG(STATUS, 1), .value = S_DRIVER_OK, .kind = STEP_CHECK,
@@ -123,6 +125,8 @@ static int take_step(struct vf_function *fn, const struct step *s, const struct 
 		err = vf_function_reset(fn, d);
 	else if (s->kind == STEP_NOTE)
 		err = note_doorbell(fn, s, q, d);
+	else if (s->kind == STEP_BEGIN)
+		err = p->ring_words ? vf_vendor_begin(fn, q->index, q->begin, d) : 0;
 	else
 		err = vf_reg_write(fn, s->offset, s->size, value, d);
 	if (!err && s->kind == STEP_CHECK)

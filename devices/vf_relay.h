@@ -46,6 +46,7 @@
 
 #include <unvmm/diag.h>
 #include <unvmm/loop.h>
+#include <unvmm/track.h>
 #include <unvmm/virtio.h>
 
 /* --- one queue: relay_ring.c ----------------------------------------------------------------- */
@@ -158,11 +159,6 @@ struct vf_relay {
 	uint64_t returns;  /* how often it came back to DIRECT */
 };
 
-/* The parts of the last pause in which queues became relayed, in nanoseconds. */
-struct vf_relay_pause {
-	uint64_t drain, stop, program, start;
-};
-
 struct vf_relays {
 	struct vf_relay queues[VDEV_QUEUES_MAX];
 	uint8_t *window;
@@ -173,9 +169,9 @@ struct vf_relays {
 	struct loop_fd timer;
 	int settled_fd; /* the function has been started, or will not be */
 	bool is_wired;
-	uint64_t wired; /* vectors that are the relay's, by queue */
-	struct vf_relay_pause pause;
-	uint64_t mark; /* private: when the part that is measured began */
+	uint64_t wired;		  /* vectors that are the relay's, by queue */
+	struct track_pause pause; /* of the last stop, and the start after it; control lock */
+	uint64_t mark;		  /* private: when the part that is measured began */
 };
 
 /* vf thread, before the sandbox. After a failure vf_relays_fini() is owed. */

@@ -26,6 +26,11 @@ void vf_ring_init(struct vf_ring *r, void *mem, uint64_t iova, uint16_t size)
 			       .used_iova = iova + USED_AT };
 }
 
+void vf_ring_stands_at(struct vf_ring *r, uint16_t index)
+{
+	r->next = r->taken = r->avail->idx = r->used->idx = index;
+}
+
 void vf_ring_post(struct vf_ring *r, uint64_t out, uint32_t out_len, uint64_t in, uint32_t in_len)
 {
 	r->desc[0] = (struct vring_desc){

@@ -15,8 +15,10 @@
  */
 static int pre_save(void *obj)
 {
-	const struct vf_dev *vd = obj;
+	struct vf_dev *vd = obj;
 
+	if (vd->standin)
+		vf_standin_save(vd);
 	return vd->up ? -EOPNOTSUPP : 0;
 }
 
@@ -37,7 +39,8 @@ static const struct state_field fields[] = {
 	STATE_SCALAR_CHECK(STATE_U16, struct vf_dev, vdev.device_id),
 	STATE_SCALAR_CHECK(STATE_U16, struct vf_dev, offer.npairs),
 	STATE_SCALAR_CHECK(STATE_U16, struct vf_dev, offer.nqueues),
-	STATE_RAW(struct vf_dev, config.bytes),
+	STATE_FIELD_(STATE_BYTES, struct vf_dev, config.bytes, 1,
+		     sizeof(((struct vf_dev *)0)->config.bytes), STATE_TOLD),
 };
 
 const struct state_desc vf_state = {
@@ -64,6 +67,16 @@ static int validate_net(const void *scratch, const void *live, struct diag *d)
 	if (c->offloads & ~(l->offer.to_function & VF_NET_OFFLOADS))
 		return diag_set(d, -EINVAL, "offloads 0x%llx are in use, this function lacks some",
 				(unsigned long long)c->offloads);
+	return 0;
+}
+
+static int post_load(void *obj, struct diag *d)
+{
+	struct vf_dev *vd = obj;
+
+	(void)d;
+	if (vd->standin)
+		vf_standin_load(vd);
 	return 0;
 }
 
@@ -94,4 +107,5 @@ const struct state_desc vf_net_state = {
 	.fields = net_fields,
 	.nfields = ARRAY_SIZE(net_fields),
 	.validate = validate_net,
+	.post_load = post_load,
 };

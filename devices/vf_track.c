@@ -45,11 +45,13 @@ static int begin(struct vf_dev *vd, struct diag *d)
 		return diag_set(d, -ENODEV, "it is gone");
 	if (vd->tracking)
 		return 0;
+	vf_disarm(vd); /* it came here paused, and has not run since: it begins anew */
 	if (!vd->fn.vf->ops->mig_caps(vd->fn.vf, &caps) && caps.dma_log) {
 		err = start_log(vd, d);
 		if (err)
 			return err;
 		vd->tracking = true;
+		vf_opaque_begin(vd);
 		return 0;
 	}
 	err = vf_relays_map(vd, d);
@@ -65,7 +67,8 @@ static int begin(struct vf_dev *vd, struct diag *d)
 static int begun(struct vf_dev *vd, struct diag *d)
 {
 	if (vd->lost || vd->trouble)
-		return diag_set(d, -EIO, "it failed while its queues became relayed");
+		return diag_set(d, -EIO, "it failed while its queues became relayed: %s",
+				vd->fault.text);
 	if (vd->phase == VF_STARTING)
 		return 1;
 	if (!vd->logging && vd->phase == VF_UP && vf_relays_any(vd, VF_PATH_DIRECT))
@@ -79,6 +82,7 @@ static int end(struct vf_dev *vd, struct diag *d)
 	(void)d;
 	if (vd->logging && !vd->lost && vd->fn.vf->ops->log_stop(vd->fn.vf))
 		log_warn("%s: function %s: its DMA log does not stop", vd->vdev.id, vd->name);
+	vf_opaque_end(vd);
 	vd->logging = vd->tracking = vd->tracked = false;
 	vf_relays_return(vd, true);
 	return 0;
@@ -106,6 +110,7 @@ static int report(struct vf_dev *vd, struct diag *d)
 
 	if (!vd->logging)
 		return 0;
+	vf_opaque_collect(vd);
 	for (unsigned int i = 0; i < g->nregions; i++)
 		for (uint64_t at = 0; at < g->regions[i].size && !err; at += REPORT_BYTES) {
 			uint64_t rest = g->regions[i].size - at;
@@ -125,6 +130,8 @@ static int still(struct vf_dev *vd, struct diag *d)
 	bool enters = vd->tracking && !vd->logging;
 	int err;
 
+	if (vd->phase == VF_DOWN || vd->phase == VF_ARMED)
+		return 1;
 	if (!enters && !vd->tracked && !vf_relays_any(vd, VF_PATH_RELAY))
 		return 0;
 	if (vd->phase != VF_UP)
@@ -132,7 +139,42 @@ static int still(struct vf_dev *vd, struct diag *d)
 	vd->relays.mark = loop_now();
 	err = vf_relays_drain(vd, d);
 	vf_lap(vd, &vd->relays.pause.drain);
-	return err ? err : 1;
+	if (err) {
+		vd->relays.mark = 0;
+		return err;
+	}
+	if (!vf_opaque_take(vd))
+		vf_vendor_take(vd);
+	return 1;
+}
+
+/* No function is to reach for the memory of another that has stopped. */
+static int peers(struct vf_dev *vd, struct diag *d)
+{
+	(void)d;
+	vf_opaque_peers(vd);
+	return 0;
+}
+
+/* What a start would have to do for queues that were elsewhere before. */
+static int prepare(struct vf_dev *vd, struct diag *d)
+{
+	return vd->lost ? diag_set(d, -ENODEV, "it is gone") : vf_relays_map(vd, d);
+}
+
+/* 1: not yet. */
+static int armed(struct vf_dev *vd, struct diag *d)
+{
+	if (vd->lost || vd->trouble)
+		return diag_set(d, -EIO, "it cannot be started: %s", vd->fault.text);
+	return vd->phase == VF_STARTING;
+}
+
+static int disarm(struct vf_dev *vd, struct diag *d)
+{
+	(void)d;
+	vf_disarm(vd);
+	return 0;
 }
 
 /* --- main ------------------------------------------------------------------------------------ */
@@ -151,14 +193,14 @@ int vf_track_begin(struct device *dev, struct diag *d)
 	return call(dev->priv, begin, d);
 }
 
-int vf_track_wait(struct device *dev, struct diag *d)
+/* Until `fn` is content: a function's commands are answered in their own time. */
+static int wait_for(struct vf_dev *vd, int (*fn)(struct vf_dev *vd, struct diag *d), struct diag *d)
 {
-	struct vf_dev *vd = dev->priv;
 	struct pollfd p = { .fd = vd->relays.settled_fd, .events = POLLIN };
 	uint64_t until = loop_now() + VF_CVQ_MS * 1000000ull, count;
 	int err;
 
-	while ((err = call(vd, begun, d)) > 0) {
+	while ((err = call(vd, fn, d)) > 0) {
 		if (loop_now() >= until)
 			return diag_set(d, -ETIMEDOUT, "%s: function %s does not start",
 					vd->vdev.id, vd->name);
@@ -166,6 +208,11 @@ int vf_track_wait(struct device *dev, struct diag *d)
 			continue;
 	}
 	return err;
+}
+
+int vf_track_wait(struct device *dev, struct diag *d)
+{
+	return wait_for(dev->priv, begun, d);
 }
 
 int vf_track_sync(struct device *dev, struct diag *d)
@@ -181,12 +228,64 @@ void vf_track_end(struct device *dev)
 		log_error("%s", d.text);
 }
 
+void vf_track_pause(const struct device *dev, struct track_pause *p)
+{
+	const struct vf_dev *vd = dev->priv;
+	const struct track_pause *own = &vd->relays.pause;
+
+	vm_lock(vd->vdev.vm);
+	p->drain += own->drain;
+	p->stop += own->stop;
+	p->program += own->program;
+	p->start += own->start;
+	if (own->end > p->end)
+		p->end = own->end;
+	vm_unlock(vd->vdev.vm);
+}
+
+int vf_track_prepare(struct device *dev, struct diag *d)
+{
+	return call(dev->priv, prepare, d);
+}
+
+int vf_track_arm(struct device *dev, struct diag *d)
+{
+	struct vf_dev *vd = dev->priv;
+	bool starts;
+	int err;
+
+	vm_lock(vd->vdev.vm);
+	starts = virtio_pci_will_start(&vd->vdev);
+	vm_unlock(vd->vdev.vm);
+	if (!starts)
+		return 0;
+	err = call(vd, vf_arm, d);
+	if (!err)
+		err = wait_for(vd, armed, d);
+	if (err)
+		vf_track_disarm(dev);
+	return err;
+}
+
+void vf_track_disarm(struct device *dev)
+{
+	struct vf_dev *vd = dev->priv;
+
+	if (__atomic_load_n(&vd->arming, __ATOMIC_RELAXED) && vf_call(vd, disarm, NULL))
+		log_warn("%s: its function may run still", dev->id);
+}
+
 int vf_quiesce(struct device *dev)
 {
 	struct vf_dev *vd = dev->priv;
 	struct diag d = { "" };
-	int err = call(vd, still, &d);
+	int err = 0;
 
+	for (struct device *o = vd->vdev.vm->devices; o && !err; o = o->next)
+		if (o->cls == dev->cls)
+			err = call(o->priv, peers, &d);
+	if (!err)
+		err = call(vd, still, &d);
 	if (err < 0)
 		log_warn("%s", d.text);
 	return err > 0 ? virtio_pci_quiesce(&vd->vdev) : err;

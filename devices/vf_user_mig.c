@@ -46,11 +46,10 @@ void vf_user_mig_probe(struct vf_user *u)
 {
 	struct vfio_device_feature_migration mig = { 0 };
 
-	if (feature(u, VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET, NULL, 0, &mig,
-		    sizeof(mig)) ||
-	    !(mig.flags & VFIO_MIGRATION_STOP_COPY))
-		return;
-	u->mig.flags = mig.flags;
+	if (!feature(u, VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET, NULL, 0, &mig,
+		     sizeof(mig)) &&
+	    mig.flags & VFIO_MIGRATION_STOP_COPY)
+		u->mig.flags = mig.flags;
 	u->mig.dma_log = !feature(u,
 				  VFIO_DEVICE_FEATURE_DMA_LOGGING_START | VFIO_DEVICE_FEATURE_SET |
 					  VFIO_DEVICE_FEATURE_PROBE,

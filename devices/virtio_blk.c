@@ -33,7 +33,7 @@
 struct blk_conf {
 	char *path;
 	char *serial;
-	bool readonly, direct, discard;
+	bool readonly, direct, discard, shared;
 	int64_t queues, queue_size;
 };
 
@@ -66,6 +66,7 @@ struct virtio_blk {
 	struct virtio_blk_config config; /* as the guest sees it: little endian */
 	char serial[VIRTIO_BLK_ID_BYTES];
 	bool readonly; /* of the state table */
+	bool shared;   /* its image is not locked */
 	struct blk_pool pools[BLK_QUEUES_MAX];
 	/* The chain that is being taken: its vectors are copied to the request, which is smaller.
 	 */
@@ -497,7 +498,7 @@ static int blk_create(struct vm *vm, struct device *dev, const void *opaque, str
 	if (err)
 		goto out_free;
 	/* Else the source has the lock, until it gives it up. unvf has no configuration. */
-	if (!vm->config || !vm->config->incoming) {
+	if (!conf->shared && (!vm->config || !vm->config->incoming)) {
 		err = blk_lock(&blk->backend, d);
 		if (err)
 			goto out_close;
@@ -509,6 +510,7 @@ static int blk_create(struct vm *vm, struct device *dev, const void *opaque, str
 	}
 	blk->backend.loop = loop;
 	blk->readonly = conf->readonly;
+	blk->shared = conf->shared;
 	memcpy(blk->serial, conf->serial ? conf->serial : dev->id,
 	       strnlen(conf->serial ? conf->serial : dev->id, sizeof(blk->serial)));
 	blk->vdev.vm = vm;
@@ -633,6 +635,10 @@ static const struct opt blk_opts[] = {
 	  .type = OPT_BOOL,
 	  .offset = offsetof(struct blk_conf, direct),
 	  .help = "bypass the host's page cache (O_DIRECT)" },
+	{ .name = "shared",
+	  .type = OPT_BOOL,
+	  .offset = offsetof(struct blk_conf, shared),
+	  .help = "others have the image, too: it is not locked" },
 	{ .name = "discard",
 	  .type = OPT_BOOL,
 	  .offset = offsetof(struct blk_conf, discard),
@@ -643,6 +649,8 @@ static int blk_claim(struct device *dev, bool take, struct diag *d)
 {
 	struct virtio_blk *blk = dev->priv;
 
+	if (blk->shared)
+		return 0;
 	return take ? blk_lock(&blk->backend, d) : blk_unlock(&blk->backend, d);
 }
 

@@ -11,12 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysinfo.h>
 
 #include <unvmm/offer.h>
 #include <unvmm/vm.h>
-
-#define CPUS_TO_LOOK 4 /* a vcpu, the io thread, whoever receives, and one more */
 
 struct net_conf {
 	char *tap, *mac;
@@ -179,13 +176,8 @@ static int net_create(struct vm *vm, struct device *dev, const void *opaque, str
 	if (err)
 		goto out_free;
 	net->sq.drain = net_drain;
-	/*
-	 * Looking takes a whole CPU. With two of them it is the receiver's, and small packets cost
-	 * 1.4 times as much (measured: 235 us against 163 in the testbed); so only with some to
-	 * spare.
-	 */
-	for (unsigned int pair = 0; pair < net->npairs && get_nprocs() >= CPUS_TO_LOOK; pair++)
-		net->sq.queues[2 * pair + 1].look_max = SOFTQ_LOOK_NS;
+	for (unsigned int pair = 0; pair < net->npairs; pair++)
+		net->sq.queues[2 * pair + 1].gathers = true;
 	err = virtio_pci_create(&net->vdev, d);
 	if (err)
 		goto out_softq;

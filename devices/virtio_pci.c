@@ -121,20 +121,25 @@ static void settle_work(struct loop_work *w)
 	vm_unlock(t->v->vm);
 }
 
-static bool wants_to_run(const struct virtio_pci *t)
+static bool can_run(const struct virtio_pci *t)
 {
 	/*
 	 * A guest that takes bus mastering away (kexec relies on it) stops the device; the journal
 	 * stays, and with bus mastering given back the device goes on where it was.
 	 */
 	return (t->v->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
-	       !(t->v->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !t->reset_pending && !t->quiesced &&
+	       !(t->v->status & VIRTIO_CONFIG_S_NEEDS_RESET) && !t->reset_pending &&
 	       pci_bus_master(&t->pci);
+}
+
+bool virtio_pci_will_start(const struct vdev *v)
+{
+	return can_run(v->transport) && v->transport->run == VP_STOPPED;
 }
 
 void vp_update_run(struct virtio_pci *t)
 {
-	bool want = wants_to_run(t);
+	bool want = can_run(t) && !t->quiesced;
 
 	if (t->run == VP_STOPPED && want) {
 		t->run = VP_RUNNING;
@@ -402,6 +407,7 @@ int virtio_pci_create(struct vdev *v, struct diag *d)
 	t = transport_alloc(v);
 	if (!t)
 		return diag_set(d, -ENOMEM, "%s: out of memory", v->id);
+	v->shown = v->offered;
 	pci_dev_init(&t->pci, &ids);
 	pci_add_bar(&t->pci, VP_BAR, VP_BAR_SIZE, &vp_bar_ops, t, "virtio-pci");
 	err = add_caps(t);

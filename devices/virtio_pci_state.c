@@ -5,7 +5,10 @@
  */
 #include "virtio_pci.h"
 
+#include <unvmm/offer.h>
+
 #include <errno.h>
+#include <linux/virtio_blk.h>
 
 #define STATUS_ALL                                                                          \
 	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK | \
@@ -84,11 +87,27 @@ static const struct state_desc queue_state = {
 	.nfields = ARRAY_SIZE(queue_fields),
 };
 
+/* A driver that comes later would find less than the one before it did. */
+static int lacks(uint64_t features, uint16_t device_id, struct diag *d)
+{
+	const char *name = offer_name(device_id, (unsigned int)__builtin_ctzll(features));
+
+	return diag_set(d, -EINVAL,
+			"the guest is offered features that this device lacks: 0x%llx%s%s",
+			(unsigned long long)features, name ? ", such as " : "", name ? name : "");
+}
+
 /* Ring addresses are checked when the rings are taken over, as after any driver's programming. */
 static int journal_validate(const void *scratch, const void *live, struct diag *d)
 {
 	const struct vdev *s = scratch, *l = live;
 
+	/* More features than the guest knows of do no harm, but for one that takes something away.
+	 */
+	if (l->device_id == VIRTIO_ID_BLOCK && l->offered & ~s->shown & VIRTIO_BIT(VIRTIO_BLK_F_RO))
+		return diag_set(d, -EINVAL, "the guest writes to this disk, here it is read-only");
+	if (s->shown & ~l->offered)
+		return lacks(s->shown & ~l->offered, l->device_id, d);
 	if (s->negotiated & ~l->offered)
 		return diag_set(d, -EINVAL,
 				"features 0x%llx were negotiated, this device lacks 0x%llx",
@@ -133,6 +152,7 @@ static int journal_post_load(void *obj, struct diag *d)
 static const struct state_field journal_fields[] = {
 	STATE_SCALAR_CHECK(STATE_U16, struct vdev, device_id),
 	STATE_SCALAR_CHECK(STATE_U16, struct vdev, nqueues),
+	STATE_FIELD_(STATE_U64, struct vdev, shown, 1, 8, STATE_TOLD),
 	STATE_SCALAR(STATE_U64, struct vdev, negotiated),
 	STATE_SCALAR(STATE_U8, struct vdev, status),
 	STATE_ARRAY(struct vdev, queues, queue_state),

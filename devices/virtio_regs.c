@@ -44,7 +44,7 @@ static void w_device_feature_select(struct virtio_pci *t, uint32_t v)
 static uint32_t r_device_feature(struct virtio_pci *t)
 {
 	return t->device_feature_select < 2
-		       ? (uint32_t)(t->v->offered >> (32 * t->device_feature_select))
+		       ? (uint32_t)(t->v->shown >> (32 * t->device_feature_select))
 		       : 0;
 }
 

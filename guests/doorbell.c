@@ -5,7 +5,8 @@
  *
  * Options: count=N, bs=BYTES, pause_us=N (idle before each request); window (rings through the PCI
  * configuration access capability, so that every doorbell is an exit to user space); limit_us=N
- * (slower requests are counted as late); list (a line for each); halt (when all is done the
+ * (slower requests are counted as late); list (a line for each); config=N (then N reads of each
+ * kind of register, and some starts of the function from reset); halt (when all is done the
  * processor is off, and the queues stay).
  */
 #include "lib/blk.h"
@@ -15,6 +16,7 @@
 
 #define COUNT_MAX    65536u
 #define WAIT_SECONDS 10
+#define STARTS	     20
 
 static struct blk blk;
 static struct rnd rnd = { .state = 1 };
@@ -145,6 +147,57 @@ static void measure(const struct boot_info *boot)
 	print("\r\n");
 }
 
+static uint64_t wanted(void)
+{
+	/* Without event indexes every doorbell is wanted. */
+	return blk_wanted() & ~VIO_BIT(VIRTIO_RING_F_EVENT_IDX);
+}
+
+/* --- control accesses ------------------------------------------------------------------------- */
+
+enum { READ_PCI, READ_COMMON, READ_DEVICE, READS };
+
+static void read_register(int kind)
+{
+	switch (kind) {
+	case READ_PCI:
+		(void)pci_read(&blk.vio.fn, PCI_VENDOR_ID, 4);
+		break;
+	case READ_COMMON:
+		(void)vio_get8(&blk.vio, VIRTIO_PCI_COMMON_STATUS);
+		break;
+	default:
+		(void)mmio_read32(blk.vio.device.addr);
+	}
+}
+
+static void measure_config(uint64_t count)
+{
+	static const char *const names[READS] = { "pci", "common", "device" };
+
+	if (count > COUNT_MAX)
+		test_abort("config at most %u", COUNT_MAX);
+	print("CONFIG count=%llu", (unsigned long long)count);
+	for (int kind = 0; kind < READS; kind++) {
+		for (uint64_t i = 0; i < count; i++) {
+			uint64_t start = io_tsc();
+
+			read_register(kind);
+			kick_cycles[i] = io_tsc() - start;
+		}
+		put_distribution(names[kind], kick_cycles, count);
+	}
+	for (int i = 0; i < STARTS; i++) {
+		uint64_t start = io_tsc();
+
+		if (!vio_reset(&blk.vio) || !blk_start(&blk, wanted(), 1, 0))
+			test_abort("the function does not start again");
+		kick_cycles[i] = io_tsc() - start;
+	}
+	put_distribution("start", kick_cycles, STARTS);
+	print("\r\n");
+}
+
 void guest_main(const struct boot_info *boot)
 {
 	struct pci_fn fn;
@@ -152,13 +205,13 @@ void guest_main(const struct boot_info *boot)
 	pci_init(boot->rsdp);
 	if (!pci_find(VIO_VENDOR, VIO_DEVICE + VIRTIO_ID_BLOCK, 0, &fn))
 		test_abort("no virtio-blk function on bus 0");
-	/* Without event indexes every doorbell is wanted. */
-	if (!vio_open(&blk.vio, &fn) ||
-	    !blk_start(&blk, blk_wanted() & ~VIO_BIT(VIRTIO_RING_F_EVENT_IDX), 1, 0))
+	if (!vio_open(&blk.vio, &fn) || !blk_start(&blk, wanted(), 1, 0))
 		test_abort("the function cannot be used");
 	if (!boot->tsc_khz)
 		test_abort("the frequency of the time stamp counter is not known");
 	measure(boot);
+	if (opt_number("config", 0))
+		measure_config(opt_number("config", 0));
 	if (opt_flag("halt")) {
 		print("halted\r\n");
 		cpu_halt();

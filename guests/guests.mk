@@ -2,7 +2,7 @@
 # Micro-guests: build/guests/NAME.elf, freestanding, with a PVH and a 64-bit entry; NAME-64.elf is
 # the same without the PVH note, so that the 64-bit entry is taken. Included by the top Makefile.
 
-GUEST_NAMES := hello memory blk virtio smp echo net button doorbell vf migrate
+GUEST_NAMES := hello memory blk virtio smp echo net button doorbell vf migrate traffic
 GUEST_64 := hello memory blk
 G := $(B)/guests
 

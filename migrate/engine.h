@@ -12,6 +12,7 @@
 #include <unvmm/loop.h>
 #include <unvmm/migration.h>
 
+#include "lazy.h"
 #include "proto.h"
 #include "ram.h"
 
@@ -57,7 +58,9 @@ struct migration {
 	enum migration_phase phases[PHASES_MAX]; /* that main has not been told of */
 	unsigned int nphases;
 	bool calling;  /* main has not done the call yet */
-	bool prepared; /* target */
+	bool prepared; /* target; or not, and why */
+	int prepare_err;
+	struct diag prepare_diag;
 
 	/* Works on the main loop. */
 	struct loop_work notify, call, prepare;
@@ -78,18 +81,23 @@ struct migration {
 	struct stream stream;
 	struct ram ram;
 	struct parts parts;
+	struct parts opaque; /* target: whole, one per device */
+	struct lazy *lazy;   /* NULL: memory is read before the guest runs */
+	bool lazily;	     /* this job's is not */
 	struct ram_loaded loaded;
 	struct section section; /* the last one that came */
 	struct proto_state_end end;
 	struct migration_downtime downtime;
-	uint64_t started; /* stream_now() */
-	bool held;	  /* main holds the machine for us */
-	bool tracked;	  /* main has the devices say what they write */
+	struct track_pause stopped; /* the devices' parts of the stop */
+	uint64_t started;	    /* stream_now() */
+	bool held;		    /* main holds the machine for us */
+	bool tracked;		    /* main has the devices say what they write */
 	/* source.c */
 	uint64_t ping_sent, ping_number, rtt; /* ping_sent 0: none is out */
 	uint64_t last_ping, limit_until, next_nap;
-	uint64_t rate;		    /* bytes of pages per second */
-	uint64_t stop_ns, state_ns; /* as the last switch took, or a guess */
+	uint64_t rate;			/* bytes of pages per second */
+	uint64_t timed_pages, timed_ns; /* of this round, for that */
+	uint64_t stop_ns, state_ns;	/* as the last switch took, or a guess */
 	unsigned int slow_rounds;
 	bool forced;
 };
@@ -125,6 +133,14 @@ int engine_cancelled(struct migration *m, struct diag *d) must_check;
 
 /* Ends the tracking of devices' writes. Main. (source.c) */
 void source_track_end(struct migration *m);
+
+/*
+ * opaque.c: what devices know of themselves. Sends all of it; keeps what m->section has; main:
+ * hands out what has been kept, to whom it is for.
+ */
+int opaque_send(struct migration *m, struct diag *d) must_check;
+int opaque_keep(struct migration *m, struct diag *d) must_check;
+void opaque_hand_out(struct migration *m);
 
 /* Both run their job to its end and say which it was. m->stream is open; d has the sentence. */
 enum migration_phase source_run(struct migration *m, struct diag *d);

@@ -26,13 +26,12 @@
 
 #include "state_internal.h"
 
-#define TYPE_MAX	  16
-#define CPUID_MAX	  320
-#define CPUID_WORDS	  7 /* of an entry: function, index, flags, eax, ebx, ecx, edx */
-#define DESCRIPTION_FIRST 16384u
-#define PART_NAME	  "machine"
-#define DEVICES_NAME	  "devices"
-#define CLASS_PROP	  "class"
+#define TYPE_MAX     16
+#define CPUID_MAX    320
+#define CPUID_WORDS  7 /* of an entry: function, index, flags, eax, ebx, ecx, edx */
+#define PART_NAME    "machine"
+#define DEVICES_NAME "devices"
+#define CLASS_PROP   "class"
 
 struct description {
 	const struct vm *vm;
@@ -235,51 +234,25 @@ static int write_devices(void *fdt, const struct vm *vm)
 	return ret ? ret : fdt_end_node(fdt);
 }
 
-static int write_blob(void *fdt, size_t size, const struct vm *vm, const struct state_ref *machine)
+static int fill_description(void *fdt, const void *arg)
 {
-	int ret = fdt_create(fdt, (int)size);
+	const struct description *m = arg;
+	const struct state_ref ref = { .desc = &machine_desc, .obj = (void *)(uintptr_t)m };
+	int ret = state_write_nodes(fdt, &ref, 1, false);
 
-	if (!ret)
-		ret = fdt_finish_reservemap(fdt);
-	if (!ret)
-		ret = fdt_begin_node(fdt, "");
-	if (!ret)
-		ret = fdt_property_string(fdt, STATE_DEVICE_PROP, PART_NAME);
-	if (!ret)
-		ret = state_write_nodes(fdt, machine, 1, false);
-	if (!ret)
-		ret = write_devices(fdt, vm);
-	if (!ret)
-		ret = fdt_end_node(fdt);
-	return ret ? ret : fdt_finish(fdt);
+	return ret ? ret : write_devices(fdt, m->vm);
 }
 
 int machine_description(struct vm *vm, void **blob, size_t *len, struct diag *d)
 {
-	struct state_ref ref = { .desc = &machine_desc };
 	struct description *m;
-	int ret = description_new(vm, &m, d);
+	int err = description_new(vm, &m, d);
 
-	if (ret)
-		return ret;
-	ref.obj = m;
-	ret = -FDT_ERR_NOSPACE;
-	for (size_t size = DESCRIPTION_FIRST; ret == -FDT_ERR_NOSPACE && size <= STATE_BLOB_MAX;
-	     size *= 2) {
-		void *fdt = calloc(1, size);
-
-		ret = fdt ? write_blob(fdt, size, vm, &ref) : -FDT_ERR_INTERNAL;
-		if (!ret) {
-			*blob = fdt;
-			*len = fdt_totalsize(fdt);
-		} else {
-			free(fdt);
-		}
-	}
+	if (err)
+		return err;
+	err = state_make_blob(PART_NAME, fill_description, m, blob, len, d);
 	free(m);
-	return ret ? diag_set(d, -E2BIG, "the machine's description cannot be made: %s",
-			      fdt_strerror(ret))
-		   : 0;
+	return err;
 }
 
 /* --- the other's -------------------------------------------------------------------------------

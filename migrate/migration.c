@@ -305,6 +305,8 @@ static enum migration_phase do_job(struct migration *m, struct diag *d)
 
 	if (!stream_init(&m->stream, m->fd, d)) {
 		m->stream.cap = proto_cap;
+		m->stream.head_type = MSG_RAM;
+		m->stream.head_len = RAM_HEAD;
 		m->stream.wake_fd = m->wake_fd;
 		m->stream.silence_ms = engine_params(m).peer_timeout_ms;
 		m->stream.peer = m->file ? "the file" : m->outgoing ? "the target" : "the source";
@@ -313,6 +315,7 @@ static enum migration_phase do_job(struct migration *m, struct diag *d)
 	engine_count(m);
 	stream_fini(&m->stream);
 	parts_free(&m->parts);
+	parts_free(&m->opaque);
 	free(m->description);
 	m->description = NULL;
 	close(m->fd);
@@ -384,6 +387,19 @@ int migration_create(struct vm *vm, const struct migration_events *events, struc
 	return 0;
 }
 
+int migration_allow_lazy(struct migration *m, struct diag *d)
+{
+	struct vm *vm = m->vm;
+
+	if (vm->mem.fd >= 0)
+		return diag_set(d, -EOPNOTSUPP,
+				"memory that is shared, or made of hugepages, is there from the "
+				"start");
+	if (vm->vfio)
+		return diag_set(d, -EOPNOTSUPP, "an assigned function needs all memory at once");
+	return lazy_create(&vm->mem, vm->sandbox, m->events.lost, m->events.arg, &m->lazy, d);
+}
+
 static void wake(struct migration *m)
 {
 	uint64_t one = 1;
@@ -391,6 +407,18 @@ static void wake(struct migration *m)
 	/* Fails only if the counter is full, and then it is signalled. */
 	if (write(m->wake_fd, &one, sizeof(one)) < 0)
 		return;
+}
+
+/* Memory that has not come yet must not be seen as zeroes: nobody touches it from here on. */
+static void end_lazy(struct migration *m)
+{
+	struct diag d = { 0 };
+
+	if (!lazy_over(m->lazy) && vm_hold(m->vm, &d)) {
+		log_warn("%s: all of its memory is read first", d.text);
+		lazy_finish(m->lazy);
+	}
+	lazy_destroy(m->lazy);
 }
 
 void migration_destroy(struct migration *m)
@@ -413,6 +441,7 @@ void migration_destroy(struct migration *m)
 	    m->status.phase != MIGRATION_COMPLETED)
 		engine_go_on(m->vm);
 	source_track_end(m);
+	end_lazy(m);
 	if (m->wake_fd >= 0)
 		close(m->wake_fd);
 	if (m->fd >= 0)

@@ -77,16 +77,33 @@ static int check_timeout(struct migration *m, struct diag *d)
 	return 0;
 }
 
+/*
+ * How fast pages go: by the sections that are full of them, with waits for the link, and without
+ * those for the bandwidth limit and the search through zero pages.
+ */
+static void time_section(struct migration *m, uint64_t start, uint64_t pages_before)
+{
+	uint64_t pages = m->ram.pages - pages_before;
+
+	if (pages < RAM_PAGES / 2)
+		return;
+	m->timed_pages += pages;
+	m->timed_ns += stream_now() - start;
+}
+
 /* Sends what is pending. Ends early when the switch is to be forced. */
 int precopy_send_round(struct migration *m, struct diag *d)
 {
 	int len, err = 0;
 
 	while (!err && !(m->forced && !m->held && m->state == PROTO_PREPARED)) {
+		uint64_t start = stream_now(), pages = m->ram.pages;
+
 		len = ram_fill(&m->ram, stream_payload(&m->stream), d);
 		if (len <= 0)
 			return len;
 		err = engine_send(m, MSG_RAM, NULL, (size_t)len, d);
+		time_section(m, start, pages);
 		if (err || m->held)
 			continue; /* nothing counts but speed */
 		err = limit(m, STREAM_HEADER + (uint64_t)len, d);
@@ -99,28 +116,31 @@ int precopy_send_round(struct migration *m, struct diag *d)
 	return err;
 }
 
-static uint64_t expected_downtime(const struct migration *m)
+/* The limit is not kept to at the switch, but what goes then is to be no more than it lets go. */
+static uint64_t expected_downtime(struct migration *m)
 {
-	uint64_t rate = m->rate ? m->rate : RATE_GUESS;
+	uint64_t rate = m->rate ? m->rate : RATE_GUESS, bandwidth = engine_params(m).bandwidth;
 
+	if (bandwidth && rate > bandwidth)
+		rate = bandwidth;
 	return m->stop_ns + m->state_ns + 2 * m->rtt +
 	       m->ram.npending * PAGE_SIZE_4K * 1000 / (rate / 1000000 + 1);
 }
 
 /* A round has been sent and the next one's pages are known. */
-static void measure(struct migration *m, uint64_t start, uint64_t sent_before,
-		    uint64_t pages_before)
+static void measure(struct migration *m, uint64_t start, uint64_t sent_before)
 {
-	uint64_t ns = stream_now() - start + 1, pages = m->ram.pages - pages_before;
-	uint64_t sent = m->stream.sent - sent_before;
+	uint64_t ns = stream_now() - start + 1, sent = m->stream.sent - sent_before, downtime;
 
-	/* A small round says more about latency than about the link. */
-	if (pages >= ROUND_MIN_PAGES || !m->rate)
-		m->rate = pages ? pages * PAGE_SIZE_4K * 1000 / (ns / 1000000 + 1) : m->rate;
+	/* A few pages say more about latency than about the link. */
+	if (m->timed_pages >= ROUND_MIN_PAGES)
+		m->rate = m->timed_pages * PAGE_SIZE_4K * 1000 / (m->timed_ns / 1000000 + 1);
+	m->timed_pages = m->timed_ns = 0;
+	downtime = expected_downtime(m);
 	pthread_mutex_lock(&m->lock);
 	m->status.rate = sent * 1000 / (ns / 1000000 + 1);
 	m->status.dirty_rate = m->ram.npending * PAGE_SIZE_4K * 1000 / (ns / 1000000 + 1);
-	m->status.expected_downtime_ns = expected_downtime(m);
+	m->status.expected_downtime_ns = downtime;
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -162,12 +182,14 @@ int precopy_run(struct migration *m, struct diag *d)
 		m->status.rounds++;
 		pthread_mutex_unlock(&m->lock);
 		err = precopy_send_round(m, d);
+		if (!err && !m->forced && m->ram.pages - pages >= ROUND_MIN_PAGES)
+			err = source_drain(m, d);
 		if (!err)
 			err = precopy_fetch(m, d);
 		if (err)
 			return err;
 		moved = m->ram.pages - pages;
-		measure(m, start, sent, pages);
+		measure(m, start, sent);
 		if (!fits(m)) {
 			adapt_throttle(m, moved);
 			if (moved < ROUND_MIN_PAGES)

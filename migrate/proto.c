@@ -38,6 +38,7 @@ static const struct proto_rule source_rules[] = {
 	{ PROTO_PREPARED, PROTO_SEND, MSG_ABORT, PROTO_OVER },
 
 	{ PROTO_STATE, PROTO_SEND, MSG_STATE, PROTO_STATE },
+	{ PROTO_STATE, PROTO_SEND, MSG_OPAQUE, PROTO_STATE },
 	{ PROTO_STATE, PROTO_SEND, MSG_STATE_END, PROTO_LOADING },
 	{ PROTO_STATE, PROTO_RECV, MSG_PONG, PROTO_STATE },
 	{ PROTO_STATE, PROTO_RECV, MSG_ABORTED, PROTO_OVER },
@@ -80,6 +81,7 @@ static const struct proto_rule target_rules[] = {
 	{ PROTO_PREPARED, PROTO_SEND, MSG_ABORTED, PROTO_OVER },
 
 	{ PROTO_STATE, PROTO_RECV, MSG_STATE, PROTO_STATE },
+	{ PROTO_STATE, PROTO_RECV, MSG_OPAQUE, PROTO_STATE },
 	{ PROTO_STATE, PROTO_RECV, MSG_STATE_END, PROTO_LOADING },
 	{ PROTO_STATE, PROTO_RECV, MSG_ABORT, PROTO_OVER },
 	{ PROTO_STATE, PROTO_SEND, MSG_ABORTED, PROTO_OVER },
@@ -125,11 +127,12 @@ static const struct {
 	[MSG_PONG] = { "PONG", 8 },
 	[MSG_STATE] = { "STATE", PROTO_ID_MAX + (uint32_t)STATE_BLOB_MAX },
 	[MSG_STATE_END] = { "STATE_END", 16 },
-	[MSG_READY] = { "READY", 8 },
+	[MSG_READY] = { "READY", 16 },
 	[MSG_COMMIT] = { "COMMIT", 8 },
 	[MSG_RUNNING] = { "RUNNING", 8 },
 	[MSG_ABORT] = { "ABORT", PROTO_REASON_MAX },
 	[MSG_ABORTED] = { "ABORTED", PROTO_REASON_MAX },
+	[MSG_OPAQUE] = { "OPAQUE", PROTO_ID_MAX + (uint32_t)STATE_BLOB_MAX },
 };
 
 const char *proto_msg_name(unsigned int msg)
@@ -295,6 +298,22 @@ int proto_get_number(const struct section *s, uint64_t *n, struct diag *d)
 	if (s->len != 8)
 		return wrong_size(s, d);
 	*n = get_le64(s->payload);
+	return 0;
+}
+
+size_t proto_put_ready(uint8_t *p, uint64_t load, uint64_t arm)
+{
+	put_le64(p, load);
+	put_le64(p + 8, arm);
+	return 16;
+}
+
+int proto_get_ready(const struct section *s, uint64_t *load, uint64_t *arm, struct diag *d)
+{
+	if (s->len != 16)
+		return wrong_size(s, d);
+	*load = get_le64(s->payload);
+	*arm = get_le64(s->payload + 8);
 	return 0;
 }
 

@@ -31,6 +31,7 @@ enum proto_msg {
 	MSG_RUNNING,   /* < it runs */
 	MSG_ABORT,     /* > it goes on at the source */
 	MSG_ABORTED,   /* < it never ran here and never will; why */
+	MSG_OPAQUE,    /* > bytes of a device's that only its like understands */
 	MSG_COUNT,
 };
 
@@ -100,6 +101,7 @@ int proto_get_accept(const struct section *s, uint16_t *version, struct diag *d)
 
 #define PROTO_ID_MAX 32u /* with the NUL */
 
+/* Of STATE, and of OPAQUE. */
 struct proto_state_part {
 	char id[PROTO_ID_MAX];
 	const void *blob; /* decode: into the payload, aligned to 8 */
@@ -126,9 +128,14 @@ size_t proto_put_state_end(uint8_t *p, const struct proto_state_end *e);
 int proto_get_state_end(const struct section *s, struct proto_state_end *e,
 			struct diag *d) must_check;
 
-/* PING, PONG: a number that comes back. READY, RUNNING: nanoseconds that it took. */
+/* PING, PONG: a number that comes back. RUNNING: nanoseconds that it took. */
 size_t proto_put_number(uint8_t *p, uint64_t n);
 int proto_get_number(const struct section *s, uint64_t *n, struct diag *d) must_check;
+
+/* READY: nanoseconds that loading the state took, and after that starting functions. */
+size_t proto_put_ready(uint8_t *p, uint64_t load, uint64_t arm);
+int proto_get_ready(const struct section *s, uint64_t *load, uint64_t *arm,
+		    struct diag *d) must_check;
 
 /* REFUSE, ABORT, ABORTED: one sentence. What cannot be printed becomes '?'. */
 #define PROTO_REASON_MAX 500u

@@ -65,14 +65,17 @@ static int source_tick(void *arg, struct diag *d)
 
 static int pong(struct migration *m, struct diag *d)
 {
-	uint64_t number;
+	uint64_t number, took;
 	int err = proto_get_number(&m->section, &number, d);
 
 	if (err)
 		return err;
 	if (!m->ping_sent || number != m->ping_number)
 		return diag_set(d, -EPROTO, "the target answers a ping that was not sent");
-	m->rtt = stream_now() - m->ping_sent;
+	/* The shortest one says how far the target is; the others waited behind pages. */
+	took = stream_now() - m->ping_sent;
+	if (!m->rtt || took < m->rtt)
+		m->rtt = took;
 	m->ping_sent = 0;
 	return 0;
 }
@@ -98,7 +101,7 @@ static int hear(struct migration *m, struct diag *d)
 		proto_get_reason(&m->section, reason, sizeof(reason));
 		return diag_set(d, -EREMOTEIO, "the target gave up: %s", reason);
 	case MSG_READY:
-		return proto_get_number(&m->section, &m->downtime.target_load, d);
+		return proto_get_ready(&m->section, &m->downtime.target_load, &m->downtime.arm, d);
 	case MSG_RUNNING:
 		return proto_get_number(&m->section, &m->downtime.target_start, d);
 	default:
@@ -126,6 +129,30 @@ int source_attend(struct migration *m, struct diag *d)
 		return 0;
 	m->ping_sent = m->last_ping = now;
 	return engine_send(m, MSG_PING, payload, proto_put_number(payload, ++m->ping_number), d);
+}
+
+/* Until a ping that was sent has come back. */
+static int wait_pong(struct migration *m, struct diag *d)
+{
+	int err = 0;
+
+	while (!err && m->ping_sent) {
+		err = stream_sleep(&m->stream, PING_NS, d);
+		if (!err)
+			err = source_attend(m, d);
+	}
+	return err;
+}
+
+int source_drain(struct migration *m, struct diag *d)
+{
+	int err = m->file ? 0 : wait_pong(m, d); /* of one that went before the pages */
+
+	if (err || m->file)
+		return err;
+	m->last_ping = 0;
+	err = source_attend(m, d);
+	return err ? err : wait_pong(m, d);
 }
 
 /* Waits until the target has brought us to `state`. In a file it is there at once. */
@@ -167,13 +194,12 @@ static int say_hello(struct migration *m, struct diag *d)
  */
 static int main_track(struct migration *m, struct diag *d)
 {
-	int err;
+	struct track_pause pause;
+	int err = vm_track_begin(m->vm, &pause, d);
 
-	m->vm->held_ns = 0;
-	err = vm_track_begin(m->vm, d);
 	m->tracked = !err;
 	pthread_mutex_lock(&m->lock);
-	m->status.entry_ns = m->vm->held_ns;
+	m->status.entry = pause;
 	pthread_mutex_unlock(&m->lock);
 	return err;
 }
@@ -195,6 +221,7 @@ static int main_stop(struct migration *m, struct diag *d)
 
 	if (err)
 		return err;
+	vm_track_stopped(m->vm, &m->stopped);
 	vm_lock(m->vm);
 	event = m->vm->event;
 	vm_unlock(m->vm);
@@ -276,6 +303,8 @@ static int send_state(struct migration *m, struct diag *d)
 		err = engine_send(m, MSG_STATE, NULL, len, d);
 	}
 	if (!err)
+		err = opaque_send(m, d);
+	if (!err)
 		err = engine_send(m, MSG_STATE_END, NULL, proto_put_state_end(payload, &m->end), d);
 	return err ? err : wait_for_state(m, PROTO_READY, MSG_READY, d);
 }
@@ -305,6 +334,25 @@ static int commit(struct migration *m, struct diag *d)
 	return err ? err : wait_for_state(m, PROTO_DONE, MSG_RUNNING, d);
 }
 
+/* What of the first part was the assigned functions'; and of the last but one, the target's. */
+static void split(struct migration_downtime *t, const struct track_pause *stopped)
+{
+	uint64_t devices = stopped->drain + stopped->stop;
+
+	if (devices > t->park)
+		return;
+	t->drain = stopped->drain;
+	t->stop = stopped->stop;
+	t->park -= devices;
+}
+
+static void split_target(struct migration_downtime *t)
+{
+	if (t->arm > t->state)
+		t->arm = 0;
+	t->state -= t->arm;
+}
+
 /* The parts of the downtime, each from the end of the one before. */
 static void lap(uint64_t *last, uint64_t *part)
 {
@@ -327,8 +375,9 @@ static int switch_over(struct migration *m, struct diag *d)
 	engine_phase(m, MIGRATION_SWITCH);
 	start = last = stream_now();
 	err = engine_call(m, main_stop, d);
-	lap(&last, &t->stop);
-	m->stop_ns = t->stop;
+	lap(&last, &t->park);
+	m->stop_ns = t->park;
+	split(t, &m->stopped);
 	if (!err)
 		err = sync_disks(m, d);
 	lap(&last, &t->sync);
@@ -341,6 +390,7 @@ static int switch_over(struct migration *m, struct diag *d)
 	if (!err)
 		err = send_state(m, d);
 	lap(&last, &t->state);
+	split_target(t);
 	if (!err)
 		err = commit(m, d);
 	lap(&last, &t->start);
@@ -430,6 +480,7 @@ enum migration_phase source_run(struct migration *m, struct diag *d)
 	m->stream.tick = source_tick;
 	m->stream.arg = m;
 	m->ping_sent = m->last_ping = m->rtt = m->rate = m->limit_until = m->next_nap = 0;
+	m->timed_pages = m->timed_ns = 0;
 	m->slow_rounds = 0;
 	m->forced = false;
 	m->stop_ns = STOP_GUESS;

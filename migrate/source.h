@@ -12,6 +12,12 @@ struct migration;
 /* Handles what has come, without waiting, and sends a ping if it is time for one. (source.c) */
 int source_attend(struct migration *m, struct diag *d) must_check;
 
+/*
+ * Waits until the target has taken all that was sent: pages that are still in buffers on the way
+ * would be waited for while the guest stands. (source.c)
+ */
+int source_drain(struct migration *m, struct diag *d) must_check;
+
 /* Rounds until the rest fits into the downtime, or the switch is to be forced. (precopy.c) */
 int precopy_run(struct migration *m, struct diag *d) must_check;
 /* Begins a round: asks all logs what has been written since a page was last read. */

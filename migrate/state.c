@@ -33,7 +33,8 @@
 
 #include "state_internal.h"
 
-#define STATE_BLOB_FIRST 2048u
+/* A vcpu's takes 8 to 12 KiB; each try costs all of the work. */
+#define STATE_BLOB_FIRST 16384u
 
 /* Tables are ours: a mistake in one is a bug, found by the first unit test that saves it. */
 void state_desc_check(const struct state_desc *desc)
@@ -55,7 +56,7 @@ void state_desc_check(const struct state_desc *desc)
 	}
 }
 
-/* Functions below return libfdt's errors until state_save() translates them. */
+/* Functions below return libfdt's errors until state_make_blob() translates them. */
 static int save_field(void *fdt, const struct state_field *f, const void *obj)
 {
 	const uint8_t *p = (const uint8_t *)obj + f->offset;
@@ -118,10 +119,11 @@ int state_write_nodes(void *fdt, const struct state_ref *refs, unsigned int n, b
 	return ret;
 }
 
-static int save_blob(void *fdt, size_t size, const char *id, const struct state_ref *refs,
-		     unsigned int n)
+static int make_blob(void *fdt, size_t size, const char *id,
+		     int (*fill)(void *fdt, const void *arg), const void *arg)
 {
-	int ret = fdt_create(fdt, (int)size);
+	/* To find a name that is there already libfdt compares it with every byte of all names. */
+	int ret = fdt_create_with_flags(fdt, (int)size, FDT_CREATE_FLAG_NO_NAME_DEDUP);
 
 	if (!ret)
 		ret = fdt_finish_reservemap(fdt);
@@ -130,15 +132,53 @@ static int save_blob(void *fdt, size_t size, const char *id, const struct state_
 	if (!ret)
 		ret = fdt_property_string(fdt, STATE_DEVICE_PROP, id);
 	if (!ret)
-		ret = state_write_nodes(fdt, refs, n, false);
+		ret = fill(fdt, arg);
 	if (!ret)
 		ret = fdt_end_node(fdt);
 	return ret ? ret : fdt_finish(fdt);
 }
 
+int state_make_blob(const char *id, int (*fill)(void *fdt, const void *arg), const void *arg,
+		    void **blob, size_t *len, struct diag *d)
+{
+	/* The size is not known beforehand: take twice as much until it fits. */
+	for (size_t size = STATE_BLOB_FIRST; size <= STATE_BLOB_MAX; size *= 2) {
+		void *fdt = calloc(1, size);
+		int ret;
+
+		if (!fdt)
+			return diag_set(d, -ENOMEM, "%s: no memory for its state", id);
+		ret = make_blob(fdt, size, id, fill, arg);
+		if (!ret) {
+			*blob = fdt;
+			*len = fdt_totalsize(fdt);
+			return 0;
+		}
+		free(fdt);
+		if (ret != -FDT_ERR_NOSPACE)
+			return diag_set(d, -EINVAL, "%s: the state table is wrong: %s", id,
+					fdt_strerror(ret));
+	}
+	return diag_set(d, -E2BIG, "%s: the state is larger than %llu bytes", id,
+			(unsigned long long)STATE_BLOB_MAX);
+}
+
+struct refs {
+	const struct state_ref *refs;
+	unsigned int n;
+};
+
+static int fill_nodes(void *fdt, const void *arg)
+{
+	const struct refs *r = arg;
+
+	return state_write_nodes(fdt, r->refs, r->n, false);
+}
+
 int state_save(const char *id, const struct state_ref *refs, unsigned int n, void **blob,
 	       size_t *len, struct diag *d)
 {
+	const struct refs r = { refs, n };
 	int ret = 0;
 
 	if (!n)
@@ -154,24 +194,5 @@ int state_save(const char *id, const struct state_ref *refs, unsigned int n, voi
 			return diag_errno(d, ret, "%s/%s: the state cannot be read", id,
 					  refs[i].desc->name);
 	}
-	/* The size is not known beforehand: take twice as much until it fits. */
-	for (size_t size = STATE_BLOB_FIRST; size <= STATE_BLOB_MAX; size *= 2) {
-		void *fdt = malloc(size);
-
-		if (!fdt)
-			return diag_set(d, -ENOMEM, "%s: no memory for its state", id);
-		memset(fdt, 0, size);
-		ret = save_blob(fdt, size, id, refs, n);
-		if (!ret) {
-			*blob = fdt;
-			*len = fdt_totalsize(fdt);
-			return 0;
-		}
-		free(fdt);
-		if (ret != -FDT_ERR_NOSPACE)
-			return diag_set(d, -EINVAL, "%s: the state table is wrong: %s", id,
-					fdt_strerror(ret));
-	}
-	return diag_set(d, -E2BIG, "%s: the state is larger than %llu bytes", id,
-			(unsigned long long)STATE_BLOB_MAX);
+	return state_make_blob(id, fill_nodes, &r, blob, len, d);
 }

@@ -50,7 +50,7 @@ static inline bool field_present(const struct state_field *f, uint32_t version, 
 /* Does it travel in a description, too? */
 static inline bool field_is_checked(const struct state_field *f)
 {
-	return field_is_struct(f) || (f->flags & STATE_CHECK);
+	return field_is_struct(f) || (f->flags & (STATE_CHECK | STATE_TOLD));
 }
 
 /* Elements of the field in the blob: more than f->count only if obj holds a peer's bytes. */
@@ -92,6 +92,13 @@ static inline uint64_t elem_get(const struct state_field *f, const uint8_t *p)
 		return *p;
 	}
 }
+
+/*
+ * A blob with the root's `device` and whatever fill() puts into the root node, which returns
+ * libfdt's errors. The caller frees it. -ENOMEM, -EINVAL, -E2BIG with a sentence.
+ */
+int state_make_blob(const char *id, int (*fill)(void *fdt, const void *arg), const void *arg,
+		    void **blob, size_t *len, struct diag *d) must_check;
 
 /*
  * The nodes of refs into the open node of a tree under construction; with checks_only their CHECK

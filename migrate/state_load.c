@@ -185,6 +185,14 @@ static int parse_end(struct parse *p, int prop, int child)
 	return parse_fail(p, "\"%s\" is unknown, or there twice", name ? name : "?");
 }
 
+static bool tells(const struct state_desc *desc)
+{
+	for (unsigned int i = 0; i < desc->nfields; i++)
+		if (desc->fields[i].flags & STATE_TOLD)
+			return true;
+	return false;
+}
+
 /* The node at *node must be `name`; moves on to its sibling. */
 static int parse_node(struct parse *p, int *node, const char *name, const struct state_desc *desc,
 		      uint8_t *scratch, const uint8_t *live)
@@ -211,7 +219,7 @@ static int parse_node(struct parse *p, int *node, const char *name, const struct
 	}
 	if (!ret)
 		ret = parse_end(p, prop, child);
-	if (!ret && desc->validate && !p->checks_only) {
+	if (!ret && desc->validate && (!p->checks_only || tells(desc))) {
 		ret = desc->validate(scratch, live, p->d);
 		if (ret)
 			diag_prefix(p->d, "%s", p->path.text);

@@ -21,6 +21,9 @@
 /* A peer that dribbles is not silent: a whole section may take so many silences. */
 #define SILENCES 6
 
+/* The first two bytes of a TLS connection: a handshake record of version 3 (RFC 8446, 5.1). */
+#define TLS_RECORD (0x16 | 3 << 8)
+
 /* In front of the payload, in buffers aligned for whatever a payload holds. */
 #define OFF_TYPE   0
 #define OFF_FLAGS  2
@@ -100,6 +103,8 @@ static int wait_for(struct stream *s, short events, uint64_t until, struct diag 
 
 			if (read(s->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 				return diag_errno(d, -errno, "cannot hear what main says");
+			if (!events) /* what is slept for may have come */
+				return tick(s, d);
 		}
 		if (stream_now() >= until)
 			return -ETIMEDOUT;
@@ -129,6 +134,17 @@ static int silent(struct stream *s, const char *verb, struct diag *d)
 {
 	return diag_set(d, -ETIMEDOUT, "%s %s nothing for %.3g s", s->peer, verb,
 			s->silence_ms / 1000.0);
+}
+
+uint32_t stream_crc(const uint8_t *header, size_t len)
+{
+	return crc32c(crc32c(0, header, OFF_CRC), header + STREAM_HEADER, len);
+}
+
+/* How much of a payload the CRC is for. */
+static size_t covered(const struct stream *s, uint16_t type, size_t len)
+{
+	return s->head_type && type == s->head_type && len > s->head_len ? s->head_len : len;
 }
 
 /* --- out -------------------------------------------------------------------------------------- */
@@ -184,7 +200,7 @@ int stream_send(struct stream *s, uint16_t type, const void *payload, size_t len
 	put_le16(h + OFF_FLAGS, 0);
 	put_le32(h + OFF_LENGTH, (uint32_t)len);
 	put_le32(h + OFF_NUMBER, s->out_number++);
-	put_le32(h + OFF_CRC, crc32c(crc32c(0, h, OFF_CRC), h + STREAM_HEADER, len));
+	put_le32(h + OFF_CRC, stream_crc(h, covered(s, type, len)));
 	s->broken = true;
 	err = write_all(s, h, STREAM_HEADER + len, d);
 	s->broken = err;
@@ -235,8 +251,10 @@ static int check_header(struct stream *s, const uint8_t *h, struct diag *d)
 	uint32_t cap = s->cap ? s->cap(type) : STREAM_PAYLOAD_MAX;
 
 	if (!s->in_number && !cap)
-		return diag_set(d, -EPROTO, "%s does not speak unvmm's migration protocol",
-				s->peer);
+		return diag_set(d, -EPROTO, "%s does not speak unvmm's migration protocol%s",
+				s->peer,
+				type == TLS_RECORD ? ", but TLS: is --insecure meant on both sides?"
+						   : "");
 	if (flags)
 		return diag_set(d, -EPROTO, "section %u from %s has unknown flags 0x%04x", number,
 				s->peer, flags);
@@ -250,11 +268,25 @@ static int check_header(struct stream *s, const uint8_t *h, struct diag *d)
 	return 0;
 }
 
+/* The rest of a payload whose first `got` bytes have been read is left where it is. */
+static int pass_over(struct stream *s, struct section *sec, struct diag *d)
+{
+	off_t at = lseek(s->fd, sec->len - sec->got, SEEK_CUR);
+	struct stat st;
+
+	if (at < 0 || fstat(s->fd, &st))
+		return diag_errno(d, -errno, "cannot read from %s", s->peer);
+	if (at > st.st_size)
+		return cut(s, false, d);
+	sec->at = (uint64_t)at - sec->len - STREAM_HEADER;
+	return 0;
+}
+
 int stream_recv(struct stream *s, struct section *sec, struct diag *d)
 {
 	uint64_t end = in_ms((uint64_t)s->silence_ms * SILENCES);
 	uint8_t *h = s->in;
-	uint32_t len, crc;
+	uint32_t len;
 	size_t got;
 	int err;
 
@@ -266,18 +298,22 @@ int stream_recv(struct stream *s, struct section *sec, struct diag *d)
 	if (err)
 		return err;
 	len = get_le32(h + OFF_LENGTH);
-	err = read_all(s, h + STREAM_HEADER, len, end, &got, d);
-	if (err == -ENODATA)
-		return cut(s, false, d);
-	if (err)
-		return err;
-	crc = crc32c(crc32c(0, h, OFF_CRC), h + STREAM_HEADER, len);
-	if (crc != get_le32(h + OFF_CRC))
-		return diag_set(d, -EPROTO, "section %u from %s is damaged: its checksum is wrong",
-				s->in_number, s->peer);
-	s->in_number++;
 	*sec = (struct section){ .type = get_le16(h + OFF_TYPE),
 				 .len = len,
-				 .payload = h + STREAM_HEADER };
-	return 0;
+				 .payload = h + STREAM_HEADER,
+				 .got = len,
+				 .crc = get_le32(h + OFF_CRC) };
+	if (s->heads_only)
+		sec->got = (uint32_t)covered(s, sec->type, len);
+	err = read_all(s, h + STREAM_HEADER, sec->got, end, &got, d);
+	if (err == -ENODATA)
+		return cut(s, false, d);
+	if (!err && stream_crc(h, covered(s, sec->type, len)) != sec->crc)
+		err = diag_set(d, -EPROTO, "section %u from %s is damaged: its checksum is wrong",
+			       s->in_number, s->peer);
+	if (!err && sec->got < len)
+		err = pass_over(s, sec, d);
+	if (!err)
+		s->in_number++;
+	return err;
 }

@@ -20,6 +20,9 @@ struct section {
 	uint16_t type;
 	uint32_t len;
 	const uint8_t *payload; /* valid until the next stream_recv(); aligned as by malloc() */
+	uint32_t got;		/* bytes of it: fewer than len only as heads_only says */
+	uint64_t at;		/* then: where the header is in the file, */
+	uint32_t crc;		/* and what the checksum must be */
 };
 
 struct stream {
@@ -39,6 +42,13 @@ struct stream {
 	uint32_t tick_ms;
 	int wake_fd;	  /* -1: none */
 	const char *peer; /* in sentences: "the target" */
+	/*
+	 * Of a payload of this type the CRC is for the first head_len bytes; what is behind them
+	 * has a sum of its own, which is the caller's to look at. 0: there is no such type.
+	 */
+	uint16_t head_type;
+	uint32_t head_len;
+	bool heads_only; /* a file: the rest of those sections is left where it is */
 	/* private */
 	bool not_socket;
 	uint32_t out_number, in_number;
@@ -61,10 +71,16 @@ int stream_send(struct stream *s, uint16_t type, const void *payload, size_t len
  */
 int stream_recv(struct stream *s, struct section *sec, struct diag *d) must_check;
 
+/* The checksum of a header and len bytes of the payload behind it. */
+uint32_t stream_crc(const uint8_t *header, size_t len);
+
 /* Is there something to read, or an end? Does not wait. */
 bool stream_readable(const struct stream *s);
 
-/* Waits for ns, or until there is something to read. tick() runs as in every wait. */
+/*
+ * Waits for ns, or until there is something to read (a file: until wake_fd was readable). tick()
+ * runs as in every wait.
+ */
 int stream_sleep(struct stream *s, uint64_t ns, struct diag *d) must_check;
 
 /* The clock of all deadlines, in nanoseconds. */

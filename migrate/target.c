@@ -22,14 +22,20 @@
 static void prepare_work(struct loop_work *w)
 {
 	struct migration *m = container_of(w, struct migration, prepare);
+	struct diag d = { 0 };
 	uint64_t one = 1;
+	int err = 0;
 
+	for (struct device *dev = m->vm->devices; dev && !err; dev = dev->next)
+		err = dev->cls->prepare ? dev->cls->prepare(dev, &d) : 0;
 	pthread_mutex_lock(&m->lock);
 	m->prepared = true;
+	m->prepare_err = err;
+	m->prepare_diag = d;
 	pthread_mutex_unlock(&m->lock);
 	if (write(m->wake_fd, &one, sizeof(one)) < 0)
 		log_warn("migration: %s", strerror(errno));
-	if (m->events.prepared)
+	if (!err && m->events.prepared)
 		m->events.prepared(m->events.arg);
 }
 
@@ -37,14 +43,18 @@ static void prepare_work(struct loop_work *w)
 static int tell_prepared(struct migration *m, struct diag *d)
 {
 	bool prepared;
+	int err;
 
 	if (m->state != PROTO_RAM)
 		return 0;
 	pthread_mutex_lock(&m->lock);
 	prepared = m->prepared;
+	err = prepared ? m->prepare_err : 0;
+	if (err)
+		diag_set(d, err, "%s", m->prepare_diag.text);
 	pthread_mutex_unlock(&m->lock);
-	if (!prepared)
-		return 0;
+	if (err || !prepared)
+		return err;
 	m->state = PROTO_PREPARED; /* first: sending waits, and waiting comes here */
 	return m->file ? 0 : stream_send(&m->stream, MSG_PREPARED, NULL, 0, d);
 }
@@ -176,15 +186,43 @@ static int main_load(struct migration *m, struct diag *d)
 		err = machine_load_commit(l, d);
 	machine_load_free(l);
 	vm_unlock(m->vm);
+	if (!err)
+		opaque_hand_out(m);
 	return err;
+}
+
+/* Functions take their queues over, empty: what could go wrong goes wrong now. */
+static int main_arm(struct migration *m, struct diag *d)
+{
+	int err = 0;
+
+	for (struct device *dev = m->vm->devices; dev && !err; dev = dev->next)
+		err = dev->cls->arm ? dev->cls->arm(dev, d) : 0;
+	return err;
+}
+
+/* All of the file has been looked at. From here on memory is there, or comes when it is touched. */
+static int end_of_ram(struct migration *m, struct diag *d)
+{
+	int err;
+
+	if (!m->lazily)
+		return 0;
+	err = lazy_complete(m->lazy, &m->loaded.pages, &m->loaded.zero_pages, d);
+	if (err)
+		return err;
+	return m->end.flags & PROTO_END_HASH ? lazy_read_all(m->lazy, m->fd, d)
+					     : lazy_serve(m->lazy, m->fd, d);
 }
 
 static int load(struct migration *m, struct diag *d)
 {
-	uint64_t start = stream_now(), hash;
-	uint8_t payload[8];
+	uint64_t start = stream_now(), loaded, hash;
+	uint8_t payload[16];
 	int err = proto_get_state_end(&m->section, &m->end, d);
 
+	if (!err)
+		err = end_of_ram(m, d);
 	if (err)
 		return err;
 	engine_phase(m, MIGRATION_LOADING);
@@ -197,11 +235,15 @@ static int load(struct migration *m, struct diag *d)
 				" instead of %016" PRIx64,
 				hash, m->end.ram_hash);
 	err = engine_call(m, main_load, d);
+	loaded = stream_now();
+	if (!err)
+		err = engine_call(m, main_arm, d);
 	if (err)
 		return err;
-	m->downtime.target_load = stream_now() - start;
+	m->downtime.target_load = loaded - start;
+	m->downtime.arm = stream_now() - loaded;
 	return engine_send(m, MSG_READY, payload,
-			   proto_put_number(payload, m->downtime.target_load), d);
+			   proto_put_ready(payload, m->downtime.target_load, m->downtime.arm), d);
 }
 
 /* Handles m->section. */
@@ -211,11 +253,15 @@ static int handle(struct migration *m, struct diag *d)
 
 	switch (m->section.type) {
 	case MSG_RAM:
+		if (m->lazily)
+			return lazy_note(m->lazy, &m->section, d);
 		return ram_load(&m->vm->mem, m->section.payload, m->section.len, &m->loaded, d);
 	case MSG_PING:
 		return answer_ping(m, d);
 	case MSG_STATE:
 		return receive_part(m, d);
+	case MSG_OPAQUE:
+		return opaque_keep(m, d);
 	case MSG_STATE_END:
 		return load(m, d);
 	case MSG_ABORT:
@@ -254,6 +300,11 @@ static int main_start(struct migration *m, struct diag *d)
 		vm_yield(vm); /* it will have it back when it hears of that */
 		return err;
 	}
+	vm_lock(vm);
+	for (struct device *dev = vm->devices; dev && m->file; dev = dev->next)
+		if (dev->cls->cloned)
+			dev->cls->cloned(dev);
+	vm_unlock(vm);
 	vm_release(vm);
 	vm_lock(vm);
 	for (struct device *dev = vm->devices; dev; dev = dev->next)
@@ -302,6 +353,8 @@ enum migration_phase target_run(struct migration *m, struct diag *d)
 
 	m->stream.tick = target_tick;
 	m->stream.arg = m;
+	m->lazily = m->file && m->lazy && lazy_suits(m->fd);
+	m->stream.heads_only = m->lazily;
 	err = greet(m, d);
 	if (!err)
 		err = receive(m, d);

@@ -4,15 +4,15 @@
 #   include/unvmm < vmm < devices < migrate
 # and private headers only from its own folder. main.c, cmd_*.c and machine.c compose, so they may
 # include anything; nothing includes their headers but they themselves. qmp_migrate.c knows the engine's
-# types, and calls it by a table that they give it. devices/unvf/ is a program of
-# its own above all of them: public headers and its own, and nobody includes those.
+# types, and calls it by a table that they give it. devices/unvf/ and migrate/tls/ are programs of
+# their own above all of them: public headers and their own, and nobody includes those.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
 
 complain() { echo "not ok layers $1"; failed=1; }
 
-for f in include/unvmm/*.h vmm/*.[ch] devices/*.[ch] devices/unvf/*.[ch] migrate/*.[ch]; do
+for f in include/unvmm/*.h vmm/*.[ch] devices/*.[ch] devices/unvf/*.[ch] migrate/*.[ch] migrate/tls/*.[ch]; do
 	[[ -e $f ]] || continue
 	dir=${f%/*} base=${f##*/} composes=
 	case $f in vmm/main.c | vmm/cmd_*.[ch] | vmm/cmd.h | vmm/machine.[ch] | vmm/qmp_migrate.[ch]) composes=1 ;; esac

@@ -16,6 +16,8 @@ enum {
 
 /* The modes that a fatal signal's handler gives back to this terminal (main.c). */
 void main_save_terminal(int fd, const struct termios *modes);
+/* Ends the process at once, with the terminal as it was: threads may wait for ever. Any thread. */
+void main_quit(int status) __attribute__((noreturn));
 
 /* argv[0] is the subcommand's name. Returns the exit status. */
 int cmd_run(int argc, char **argv);

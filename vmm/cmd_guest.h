@@ -12,6 +12,7 @@
 
 enum arrival_kind {
 	ARRIVAL_LISTEN, /* fd listens: the first that connects sends the guest */
+	ARRIVAL_LATER,	/* a stream, on which nothing comes before the guest does */
 	ARRIVAL_STREAM,
 	ARRIVAL_FILE,
 };

@@ -4,11 +4,13 @@
  * it to the guest's process, and shows and steers what that does. Main thread.
  *
  * This process may be killed at any time: the guest's process and the destination's settle between
- * them where the guest runs, as long as their connection stands; ssh ends with this process.
+ * them where the guest runs, as long as their connection stands; ssh ends with this process, what
+ * encrypts TCP does not.
  */
 #include "cmd_migrate.h"
 #include "cmd.h"
 #include "cmd_client.h"
+#include "migrate_tls.h"
 #include "migrate_transport.h"
 
 #include <unvmm/config.h>
@@ -34,7 +36,8 @@
 #define EXIT_UNKNOWN 3 /* nobody here knows where the guest runs */
 
 struct options {
-	const char *name, *to, *tls_folder;
+	const char *name, *to;
+	struct migrate_tls tls;
 	char **remote; /* arguments of `unvmm receive` there; NULL ends it */
 	bool json, cancel, insecure, keep_running, force;
 	uint64_t bandwidth;
@@ -48,6 +51,7 @@ struct migrate {
 	struct show show;
 	int fd;		/* of the connection or file; -1: handed over */
 	pid_t ssh;	/* 0: none */
+	int tls;	/* ends with the helper that encrypts; -1: none */
 	char *partial;	/* file: what it is called until it is complete */
 	bool cancelled; /* asked for by ^C */
 };
@@ -72,7 +76,8 @@ enum {
 	OPT_CANCEL,
 	OPT_JSON,
 	OPT_INSECURE,
-	OPT_TLS,
+	OPT_TLS_CREDS,
+	OPT_TLS_PEER,
 	OPT_KEEP
 };
 
@@ -91,8 +96,9 @@ static void usage(void)
 	     "      --timeout SECONDS    how long its memory may be copied while it runs\n"
 	     "      --on-timeout WHAT    then: \"cancel\", or \"force\" (whatever the downtime)\n"
 	     "      --keep-running       file: the guest goes on; without it its process ends\n"
-	     "      --tls FOLDER         certificates for TCP: not available yet\n"
-	     "      --insecure           TCP without them\n"
+	     "      --tls-creds FOLDER   certificates for TCP (" MIGRATE_TLS_FOLDER ")\n"
+	     "      --tls-peer NAME      whose certificate HOST has, if not HOST's own\n"
+	     "      --insecure           unencrypted TCP: for networks that are trusted\n"
 	     "      --cancel             end a migration that is under way; the guest goes on\n"
 	     "      --json               print JSON, a line per second and one at the end\n"
 	     "  -h, --help               this text\n\n"
@@ -150,8 +156,11 @@ static int take_option(struct options *o, int opt, const char *arg, struct diag 
 	case OPT_INSECURE:
 		o->insecure = true;
 		return 0;
-	case OPT_TLS:
-		o->tls_folder = arg;
+	case OPT_TLS_CREDS:
+		o->tls.folder = arg;
+		return 0;
+	case OPT_TLS_PEER:
+		o->tls.peer = arg;
 		return 0;
 	case OPT_KEEP:
 		o->keep_running = true;
@@ -194,7 +203,8 @@ static int parse(struct options *o, int argc, char **argv, struct diag *d)
 		{ "cancel", no_argument, NULL, OPT_CANCEL },
 		{ "json", no_argument, NULL, OPT_JSON },
 		{ "insecure", no_argument, NULL, OPT_INSECURE },
-		{ "tls", required_argument, NULL, OPT_TLS },
+		{ "tls-creds", required_argument, NULL, OPT_TLS_CREDS },
+		{ "tls-peer", required_argument, NULL, OPT_TLS_PEER },
 		{ "keep-running", no_argument, NULL, OPT_KEEP },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
@@ -231,20 +241,10 @@ static int check_target(const struct migrate *m, struct diag *d)
 		return diag_set(d, -EINVAL, "--keep-running is for file:PATH only");
 	if (m->to.kind == MIGRATE_TCP && !m->to.host[0])
 		return diag_set(d, -EINVAL, "--to %.60s names no host", o->to);
-	if (m->to.kind != MIGRATE_TCP)
-		return 0;
-	if (o->tls_folder)
-		return diag_set(
-			d, -EOPNOTSUPP,
-			"--tls: this version has no TLS yet; use ssh://%.100s, or plain TCP "
-			"with --insecure",
-			m->to.host);
-	if (!o->insecure)
-		return diag_set(
-			d, -EPERM,
-			"TLS is not available yet, and plain TCP shows the guest's memory to "
-			"the network: use ssh://%.100s, or say --insecure",
-			m->to.host);
+	if ((o->tls.folder || o->tls.peer) && (m->to.kind != MIGRATE_TCP || o->insecure))
+		return diag_set(d, -EINVAL,
+				"--tls-creds and --tls-peer are for --to HOST[:PORT], without "
+				"--insecure");
 	return 0;
 }
 
@@ -282,6 +282,16 @@ static int open_file(struct migrate *m, struct diag *d)
 	return diag_errno(d, -errno, "%.200s cannot be made", m->to.path);
 }
 
+/* The connection's place is taken by a socket of the helper that has it now. */
+static int encrypt(struct migrate *m, struct diag *d)
+{
+	struct migrate_tls t = m->o.tls;
+
+	if (!t.peer)
+		t.peer = m->to.host;
+	return migrate_tls_connect(&t, m->fd, &m->tls, d);
+}
+
 static int open_target(struct migrate *m, struct diag *d)
 {
 	char *command;
@@ -293,6 +303,8 @@ static int open_target(struct migrate *m, struct diag *d)
 		return diag_set(d, -ENOMEM, "out of memory");
 	m->fd = migrate_connect(&m->to, command, &m->ssh, d);
 	free(command);
+	if (m->fd >= 0 && m->to.kind == MIGRATE_TCP && !m->o.insecure)
+		m->fd = encrypt(m, d);
 	return m->fd < 0 ? m->fd : 0;
 }
 
@@ -375,6 +387,23 @@ static int start(struct migrate *m, struct diag *d)
 	}
 	add(a, "uri", json_object_new_string("fd:migrate"));
 	return client_command(&m->link, "migrate", a, -1, CONTROL_MS, NULL, d);
+}
+
+/* What cannot come along; said before it begins. */
+static void warn(struct migrate *m)
+{
+	struct json_object *info = NULL, *devices, *dev;
+
+	if (client_call(&m->link, "x-unvmm-info", CONTROL_MS, &info, NULL))
+		return; /* what is asked next says why */
+	devices = cmd_list_of(info, "devices");
+	for (size_t i = 0; (dev = cmd_item(devices, i)); i++)
+		if (!strcmp(cmd_text(dev, "backend"), "passt"))
+			fprintf(stderr,
+				"unvmm: warning: %.40s goes through passt: its open connections do "
+				"not survive the move (those through a tap do)\n",
+				cmd_text(dev, "id"));
+	json_object_put(info);
 }
 
 static int query(struct migrate *m, struct progress *p, struct diag *d)
@@ -556,8 +585,10 @@ static int move_guest(struct migrate *m, struct diag *d)
 		err = check_target(m, d);
 	if (!err)
 		err = client_open(&m->link, m->o.name, CONTROL_MS, d);
-	if (!err)
+	if (!err) {
+		warn(m);
 		err = open_target(m, d);
+	}
 	if (!err)
 		err = start(m, d);
 	return err ? cmd_failed(err, d) : migrate(m, d);
@@ -565,9 +596,9 @@ static int move_guest(struct migrate *m, struct diag *d)
 
 int cmd_migrate(int argc, char **argv)
 {
-	struct migrate m = { .o = { .downtime_ms = 300 },
-			     .link = { .fd = -1, .pidfd = -1 },
-			     .fd = -1 };
+	struct migrate m = {
+		.o = { .downtime_ms = 300 }, .link = { .fd = -1, .pidfd = -1 }, .fd = -1, .tls = -1
+	};
 	struct diag d = { "" };
 	int status, err = parse(&m.o, argc, argv, &d);
 
@@ -586,6 +617,7 @@ int cmd_migrate(int argc, char **argv)
 	if (m.fd >= 0)
 		close(m.fd);
 	end_ssh(&m);
+	migrate_tls_end(m.tls);
 	if (m.partial)
 		(void)unlink(m.partial);
 	free(m.partial);

@@ -183,6 +183,20 @@ static double part(struct json_object *o, const char *key)
 	return (double)cmd_number(o, key) / 1e6;
 }
 
+/* The first of two pauses, if assigned functions had to be stopped before RAM could be sent. */
+static void show_entry(struct json_object *answer)
+{
+	struct json_object *t = NULL;
+
+	json_object_object_get_ex(answer, "x-unvmm-entry", &t);
+	if (!json_object_is_type(t, json_type_object))
+		return;
+	printf("it stood still for %.2f ms before that: stop %.2f, drain %.2f, functions %.2f, "
+	       "program %.2f, start %.2f\n",
+	       part(t, "total-ns"), part(t, "park-ns"), part(t, "drain-ns"), part(t, "stop-ns"),
+	       part(t, "program-ns"), part(t, "start-ns"));
+}
+
 void show_result(struct show *s, const struct progress *p)
 {
 	struct json_object *t = NULL;
@@ -194,11 +208,16 @@ void show_result(struct show *s, const struct progress *p)
 	printf(s->saves ? " is saved in %s" : " runs at %s now", s->to);
 	printf(": %.2f s, %.1f MiB in %" PRIu64 " round%s\n", (double)p->total_ms / 1000,
 	       mib(p->transferred), p->rounds, p->rounds == 1 ? "" : "s");
+	show_entry(p->answer);
 	json_object_object_get_ex(p->answer, "x-unvmm-downtime", &t);
 	if (!json_object_is_type(t, json_type_object))
 		return;
-	printf("it stood still for %.2f ms: stop %.2f, disks %.2f, state %.2f, last RAM %.2f, ",
-	       part(t, "total-ns"), part(t, "stop-ns"), part(t, "sync-ns"), part(t, "save-ns"),
-	       part(t, "ram-ns"));
-	printf("load there %.2f, start there %.2f\n", part(t, "state-ns"), part(t, "start-ns"));
+	printf("it stood still for %.2f ms: stop %.2f, ", part(t, "total-ns"), part(t, "park-ns"));
+	if (part(t, "stop-ns") > 0)
+		printf("drain %.2f, functions %.2f, ", part(t, "drain-ns"), part(t, "stop-ns"));
+	printf("disks %.2f, state %.2f, last RAM %.2f, load there %.2f, ", part(t, "sync-ns"),
+	       part(t, "save-ns"), part(t, "ram-ns"), part(t, "state-ns"));
+	if (part(t, "device-start-ns") > 0)
+		printf("functions there %.2f, ", part(t, "device-start-ns"));
+	printf("start there %.2f\n", part(t, "start-ns"));
 }

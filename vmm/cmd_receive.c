@@ -7,6 +7,7 @@
  */
 #include "cmd.h"
 #include "cmd_guest.h"
+#include "migrate_tls.h"
 #include "migrate_transport.h"
 #include "usock.h"
 
@@ -24,6 +25,7 @@
 
 struct source {
 	struct arrival arrival;
+	struct migrate_tls tls;
 	struct migrate_address address;
 	struct usock usock;
 	int peer, told; /* --stdio: what the front process holds the other ends of */
@@ -46,6 +48,17 @@ static int open_tcp(struct arrival *a, struct vm *vm, struct diag *d)
 		return a->fd;
 	snprintf(a->at, sizeof(a->at), "%s", at);
 	return 0;
+}
+
+/* The listener is the helper's, which speaks up when it has a guest for us. */
+static int open_tls(struct arrival *a, struct vm *vm, struct diag *d)
+{
+	int err = open_tcp(a, vm, d);
+
+	if (err)
+		return err;
+	a->fd = migrate_tls_accept(&source_of(a)->tls, a->fd, d);
+	return a->fd < 0 ? a->fd : 0;
 }
 
 static int open_unix(struct arrival *a, struct vm *vm, struct diag *d)
@@ -85,28 +98,27 @@ static int open_stdio(struct arrival *a, struct vm *vm, struct diag *d)
 	return a->fd < 0 || a->told_fd < 0 ? diag_errno(d, -errno, "--stdio") : 0;
 }
 
-/* TCP without certificates is refused unless the operator says that the network is to be trusted.
- */
-static int check_tls(const struct run_options *o, struct diag *d)
+/* What --listen says. */
+static int choose_listener(struct source *s, const struct run_options *o, struct diag *d)
 {
-	if (o->tls_folder)
-		return diag_set(d, -EOPNOTSUPP,
-				"--tls: this version has no TLS yet; move the guest by "
-				"ssh://, or by plain TCP with --insecure");
-	if (!o->insecure)
-		return diag_set(
-			d, -EPERM,
-			"--listen %.100s: TLS is not available yet, and plain TCP shows the "
-			"guest's memory to the network; use ssh:// on the source, or say "
-			"--insecure",
-			o->listen);
+	bool tcp = s->address.kind == MIGRATE_TCP;
+
+	if (!tcp && s->address.kind != MIGRATE_UNIX)
+		return diag_set(d, -EINVAL, "--listen %.100s: it must be HOST[:PORT] or unix:PATH",
+				o->listen);
+	if ((o->tls_folder || o->tls_peer) && (!tcp || o->insecure))
+		return diag_set(d, -EINVAL,
+				"--tls-creds and --tls-peer are for --listen HOST[:PORT], without "
+				"--insecure");
+	s->tls = (struct migrate_tls){ .folder = o->tls_folder, .peer = o->tls_peer };
+	s->arrival.kind = tcp && !o->insecure ? ARRIVAL_LATER : ARRIVAL_LISTEN;
+	s->arrival.open = !tcp ? open_unix : o->insecure ? open_tcp : open_tls;
 	return 0;
 }
 
 static int choose(struct source *s, const struct run_options *o, struct diag *d)
 {
 	const char *text = o->listen ? o->listen : o->from;
-	enum migrate_kind kind;
 	int err;
 
 	*s = (struct source){ .arrival = { .fd = -1, .told_fd = -1 },
@@ -123,20 +135,13 @@ static int choose(struct source *s, const struct run_options *o, struct diag *d)
 		diag_prefix(d, "--%s", o->listen ? "listen" : "from");
 		return err;
 	}
-	kind = s->address.kind;
-	if (o->from && kind == MIGRATE_FILE) {
-		s->arrival.kind = ARRIVAL_FILE;
-		s->arrival.open = open_file;
-		return 0;
-	}
-	s->arrival.kind = ARRIVAL_LISTEN;
-	s->arrival.open = kind == MIGRATE_TCP ? open_tcp : open_unix;
-	if (o->listen && kind == MIGRATE_TCP)
-		return check_tls(o, d);
-	if (o->listen && kind == MIGRATE_UNIX)
-		return 0;
-	return diag_set(d, -EINVAL, "--%s %.100s: it must be %s", o->listen ? "listen" : "from",
-			text, o->listen ? "HOST[:PORT] or unix:PATH" : "file:PATH");
+	if (o->listen)
+		return choose_listener(s, o, d);
+	if (s->address.kind != MIGRATE_FILE)
+		return diag_set(d, -EINVAL, "--from %.100s: it must be file:PATH", text);
+	s->arrival.kind = ARRIVAL_FILE;
+	s->arrival.open = open_file;
+	return 0;
 }
 
 /* --- --stdio: two processes ------------------------------------------------------------------ */

@@ -412,6 +412,23 @@ static void on_ended(void *arg, const struct migration_status *s)
 		target_ended(r, s);
 }
 
+/* Threads wait for that memory, main perhaps among them: there is no orderly end. */
+static void on_lost(void *arg, const char *why)
+{
+	(void)arg;
+	log_error("the guest's memory cannot be read any more: %s; it ends here", why);
+	main_quit(EXIT_USAGE);
+}
+
+/* A guest out of a file need not wait for all of it, if it may be so here. */
+static void allow_lazy(struct run *r)
+{
+	struct diag d = { 0 };
+
+	if (!r->options->eager && migration_allow_lazy(r->migration, &d))
+		log_info("all of the guest's memory is read before it runs: %s", d.text);
+}
+
 static void arrive(struct run *r, int fd)
 {
 	struct diag d = { 0 };
@@ -431,13 +448,17 @@ static void arrive(struct run *r, int fd)
 static void on_connection(struct loop_fd *lf, uint32_t revents)
 {
 	struct run *r = container_of(lf, struct run, listener);
-	int fd = accept4(lf->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	bool listens = r->arrival->kind == ARRIVAL_LISTEN;
+	int fd = lf->fd;
 
 	(void)revents;
+	if (listens)
+		fd = accept4(lf->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
 	loop_del(lf);
-	close(r->arrival->fd);
+	if (listens)
+		close(r->arrival->fd);
 	r->arrival->fd = -1;
 	arrive(r, fd);
 }
@@ -447,7 +468,7 @@ static int await_arrival(struct run *r, struct diag *d)
 	struct arrival *a = r->arrival;
 	int err, fd = a->fd;
 
-	if (a->kind == ARRIVAL_LISTEN) {
+	if (a->kind == ARRIVAL_LISTEN || a->kind == ARRIVAL_LATER) {
 		err = loop_add(&r->machine.vm.main_loop, &r->listener, fd, POLLIN, on_connection);
 		if (err)
 			return diag_errno(d, err, "cannot wait for the guest");
@@ -471,7 +492,9 @@ static int prepare_migration(struct run *r, struct diag *d)
 		.status = migration_status,
 		.phase_name = migration_phase_name,
 	};
-	const struct migration_events events = { .phase = on_phase, .ended = on_ended, .arg = r };
+	const struct migration_events events = {
+		.phase = on_phase, .ended = on_ended, .lost = on_lost, .arg = r
+	};
 	struct vm *vm = &r->machine.vm;
 	int err;
 
@@ -483,6 +506,8 @@ static int prepare_migration(struct run *r, struct diag *d)
 			return err;
 	}
 	err = migration_create(vm, &events, &r->migration, d);
+	if (!err && r->arrival && r->arrival->kind == ARRIVAL_FILE)
+		allow_lazy(r);
 	r->qmp.ops = &ops;
 	r->qmp.engine = r->migration;
 	migration_params_init(&r->qmp.params);

@@ -19,9 +19,10 @@
 #define DEVICE_FIRST  0x1000
 #define MODERN_FIRST  0x1040
 #define DEVICE_LAST   0x107f
-/* Intel's functions with readable and settable ring indexes: 1af4:1041 with this subsystem. */
+/* Intel's functions with ring indexes that can be read and set (devices/vf_vendor.c). */
 #define IFCVF_VENDOR 0x8086
 #define IFCVF_NET    0x001a
+#define IFCVF_DISK   0x0002
 /* What the guest sees between two doorbells of a page (design of the doorbells). */
 #define GUEST_MULTIPLIER 4u
 
@@ -124,46 +125,32 @@ static void read_negotiated(int root, struct vf_view *v)
 
 /* --- doorbells ------------------------------------------------------------------------------- */
 
-/* What else lies in the page at `page` of the doorbells' BAR; NULL: nothing. */
-static const char *neighbour(const struct vf_caps *c, uint64_t page)
+static bool maps(const struct vf_view *v, uint64_t page)
 {
-	const struct vf_place *msix[] = { &c->msix_table, &c->msix_pba };
-
-	for (unsigned int i = 0; i < ARRAY_SIZE(msix); i++)
-		if (msix[i]->bar == c->notify.bar &&
-		    ranges_overlap(msix[i]->offset, msix[i]->length, page, PAGE_SIZE_4K))
-			return "the MSI-X table";
-	for (unsigned int i = 0; i < c->nplaces; i++) {
-		const struct vf_place *p = &c->places[i];
-
-		if (p->type != c->notify.type && p->bar == c->notify.bar &&
-		    ranges_overlap(p->offset, p->length, page, PAGE_SIZE_4K))
-			return "other registers";
-	}
-	return NULL;
+	for (unsigned int i = 0; i < v->answers.nareas; i++)
+		if (range_within(page, PAGE_SIZE_4K, v->answers.areas[i].offset,
+				 v->answers.areas[i].size))
+			return true;
+	return !v->asked;
 }
 
 /* True if the page may be a guest's; why says what is against it. */
 static bool page_is_clean(const struct vf_view *v, uint64_t page, char *why, size_t size)
 {
-	const struct vf_caps *c = &v->caps;
-	const char *other = neighbour(c, page);
-	bool maps = !v->asked;
+	const struct vf_place *notify = &v->caps.notify;
+	enum vf_page kind = vf_caps_page(&v->caps, page);
 
-	for (unsigned int i = 0; i < v->answers.nareas; i++)
-		maps |= range_within(page, PAGE_SIZE_4K, v->answers.areas[i].offset,
-				     v->answers.areas[i].size);
-	if (!range_within(page, PAGE_SIZE_4K, c->notify.offset, c->notify.length))
+	if (kind == VF_PAGE_PARTLY)
 		snprintf(why, size,
 			 "the doorbells' structure (0x%llx bytes at 0x%llx) does not fill the page "
-			 "at "
-			 "0x%llx",
-			 (unsigned long long)c->notify.length, (unsigned long long)c->notify.offset,
+			 "at 0x%llx",
+			 (unsigned long long)notify->length, (unsigned long long)notify->offset,
 			 (unsigned long long)page);
-	else if (other)
-		snprintf(why, size, "%s share the page of the doorbells at 0x%llx", other,
+	else if (kind != VF_PAGE_DOORBELLS)
+		snprintf(why, size, "%s share the page of the doorbells at 0x%llx",
+			 kind == VF_PAGE_MSIX ? "the MSI-X table" : "other registers",
 			 (unsigned long long)page);
-	else if (!maps)
+	else if (!maps(v, page))
 		snprintf(why, size, "VFIO does not map the page of the doorbells at 0x%llx",
 			 (unsigned long long)page);
 	else
@@ -216,16 +203,17 @@ static void judge_unasked(struct vf_view *v)
 
 /* --- the ladders ----------------------------------------------------------------------------- */
 
+/* In the order of the rungs: what a function can do best it is asked for first. */
 static void judge_ladders(struct vf_view *v)
 {
-	bool ifcvf = v->pci.subsystem_vendor == IFCVF_VENDOR && v->pci.subsystem == IFCVF_NET &&
-		     v->device_id == VIRTIO_ID_NET;
+	uint16_t wanted = v->device_id == VIRTIO_ID_NET ? IFCVF_NET : IFCVF_DISK;
+	bool ifcvf = v->pci.subsystem_vendor == IFCVF_VENDOR && v->pci.subsystem == wanted;
 
 	v->dirty = !v->asked ? "?" : v->answers.dma_log ? "dma-log" : "relay";
-	v->restore = ifcvf		    ? "registers"
-		     : !v->asked	    ? "?"
-		     : v->answers.mig_flags ? "vfio"
-					    : "relay";
+	v->restore = v->asked && v->answers.mig_flags ? "vfio"
+		     : ifcvf			      ? "registers"
+		     : v->asked			      ? "relay"
+						      : "?";
 }
 
 /* --- the verdict ----------------------------------------------------------------------------- */

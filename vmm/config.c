@@ -326,51 +326,10 @@ static int set_base(struct config_loader *l, const char *path)
 	return l->base ? 0 : -ENOMEM;
 }
 
-/* c has its defaults, if err is 0. */
-static int load(struct config_loader *l, const struct config_override *over, unsigned int nover,
-		int err)
-{
-	const char *path = l->file;
-	struct vm_config *c = l->c;
-	struct diag *d = l->d;
-	char *text = NULL;
-	size_t len = 0;
-
-	if (!err && path)
-		err = set_base(l, path);
-	if (!err && path && strncmp(path, "/dev/", 5))
-		err = name_from_file(c, path);
-	if (err)
-		diag_set(d, err, "out of memory");
-	if (!err && path)
-		err = read_file(path, &text, &len, d);
-	if (!err)
-		err = config_load_text(l, text ? text : "", len, over, nover);
-	if (err)
-		config_free(c);
-	free(text);
-	free(l->base);
-	return err;
-}
-
-int config_load(struct vm_config *c, const char *path, const struct config_override *over,
-		unsigned int nover, const struct device_class *const *classes,
-		unsigned int nclasses, struct diag *d)
-{
-	struct config_loader l = {
-		.c = c,
-		.file = path,
-		.classes = classes,
-		.nclasses = nclasses,
-		.d = d,
-	};
-
-	return load(&l, over, nover, config_defaults(c));
-}
-
-int config_load_incoming(struct vm_config *c, const char *path, const struct config_override *over,
-			 unsigned int nover, const struct device_class *const *classes,
-			 unsigned int nclasses, struct diag *d)
+/* incoming: the guest comes from elsewhere, and may have no kernel here. */
+static int load(struct vm_config *c, bool incoming, const char *path,
+		const struct config_override *over, unsigned int nover,
+		const struct device_class *const *classes, unsigned int nclasses, struct diag *d)
 {
 	struct config_loader l = {
 		.c = c,
@@ -380,7 +339,37 @@ int config_load_incoming(struct vm_config *c, const char *path, const struct con
 		.d = d,
 	};
 	int err = config_defaults(c);
+	char *text = NULL;
+	size_t len = 0;
 
-	c->incoming = true;
-	return load(&l, over, nover, err);
+	c->incoming = incoming;
+	if (!err && path)
+		err = set_base(&l, path);
+	if (!err && path && strncmp(path, "/dev/", 5))
+		err = name_from_file(c, path);
+	if (err)
+		diag_set(d, err, "out of memory");
+	if (!err && path)
+		err = read_file(path, &text, &len, d);
+	if (!err)
+		err = config_load_text(&l, text ? text : "", len, over, nover);
+	if (err)
+		config_free(c);
+	free(text);
+	free(l.base);
+	return err;
+}
+
+int config_load(struct vm_config *c, const char *path, const struct config_override *over,
+		unsigned int nover, const struct device_class *const *classes,
+		unsigned int nclasses, struct diag *d)
+{
+	return load(c, false, path, over, nover, classes, nclasses, d);
+}
+
+int config_load_incoming(struct vm_config *c, const char *path, const struct config_override *over,
+			 unsigned int nover, const struct device_class *const *classes,
+			 unsigned int nclasses, struct diag *d)
+{
+	return load(c, true, path, over, nover, classes, nclasses, d);
 }

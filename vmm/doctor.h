@@ -87,7 +87,7 @@ bool doctor_capable(const struct doctor *doc, unsigned int cap);
 
 /* doctor_cpu.c: kernel, kvm, kvm-api, nested, tsc */
 void doctor_check_cpu(struct doctor *doc);
-/* doctor_process.c: io_uring, seccomp, user, runtime, thp, hugepages, tap, passt */
+/* doctor_process.c: io_uring, seccomp, user, runtime, thp, hugepages, tap, passt, tls */
 void doctor_check_process(struct doctor *doc);
 /* doctor_assign.c: iommu, irq-remapping, vfio, no-iommu, functions, memlock */
 void doctor_check_assign(struct doctor *doc);

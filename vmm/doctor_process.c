@@ -4,6 +4,7 @@
  * network. Main thread.
  */
 #include "doctor.h"
+#include "migrate_tls.h"
 #include "sysfs.h"
 
 #include <errno.h>
@@ -199,6 +200,32 @@ static void check_passt(struct doctor *doc)
 	doctor_mend(doc, "apt-get install passt");
 }
 
+static bool has_certificate(const struct doctor *doc, const char *role)
+{
+	const char *folder = &MIGRATE_TLS_FOLDER[1]; /* below the root */
+
+	return sysfs_exists(doc->root, "%s/ca-cert.pem", folder) &&
+	       sysfs_exists(doc->root, "%s/%s-cert.pem", folder, role) &&
+	       sysfs_exists(doc->root, "%s/%s-key.pem", folder, role);
+}
+
+static void check_tls(struct doctor *doc)
+{
+	bool leave = has_certificate(doc, "client"), arrive = has_certificate(doc, "server");
+
+	if (leave || arrive) {
+		doctor_add(doc, DOCTOR_OK, "tls", "guests can %s by TLS: certificates in %s",
+			   !arrive  ? "leave"
+			   : !leave ? "arrive"
+				    : "leave and arrive",
+			   MIGRATE_TLS_FOLDER);
+		return;
+	}
+	doctor_add(doc, DOCTOR_WARN, "tls", "no certificates in %s: guests move through ssh",
+		   MIGRATE_TLS_FOLDER);
+	doctor_mend(doc, "man unvmm-tls   # how to make them");
+}
+
 void doctor_check_process(struct doctor *doc)
 {
 	check_ring(doc);
@@ -209,4 +236,5 @@ void doctor_check_process(struct doctor *doc)
 	check_hugepages(doc);
 	check_tap(doc);
 	check_passt(doc);
+	check_tls(doc);
 }

@@ -136,6 +136,7 @@ int loop_init(struct loop *l, unsigned int entries, struct diag *d)
 	memset(l, 0, sizeof(*l));
 	queue_init(&l->works);
 	queue_init(&l->tail);
+	queue_init(&l->next);
 	err = setup_ring(&l->ring, entries);
 	if (err == -ENOSYS || err == -EPERM)
 		return diag_errno(d, err,
@@ -232,6 +233,19 @@ void loop_uncall(struct loop *l, struct loop_work *w)
 void loop_defer(struct loop *l, struct loop_work *w)
 {
 	queue_add(&l->tail, w);
+}
+
+void loop_next(struct loop *l, struct loop_work *w)
+{
+	queue_add(&l->next, w);
+}
+
+static struct loop_work *take_next(struct loop *l)
+{
+	struct loop_work *w = l->next.head;
+
+	queue_init(&l->next);
+	return w;
 }
 
 static struct io_uring_sqe *get_sqe(struct loop *l)
@@ -492,62 +506,6 @@ static int submit_and_wait(struct loop *l)
 	return n;
 }
 
-void loop_look(struct loop *l, struct loop_look *k, uint64_t ns)
-{
-	k->until = loop_now() + ns;
-	if (k->queued)
-		return;
-	k->queued = true;
-	k->next = l->lookers;
-	l->lookers = k;
-}
-
-void loop_unlook(struct loop *l, struct loop_look *k)
-{
-	for (struct loop_look **p = &l->lookers; k->queued && *p; p = &(*p)->next) {
-		if (*p != k)
-			continue;
-		*p = k->next;
-		k->queued = false;
-		return;
-	}
-}
-
-/* One look at everything; true if something was found or given up, so that there is work. */
-static bool look_once(struct loop *l)
-{
-	uint64_t now = loop_now();
-	struct loop_look *k, *next;
-	bool any = false;
-
-	for (k = l->lookers; k; k = next) {
-		bool found = k->look(k);
-
-		next = k->next;
-		if (!found && now < k->until)
-			continue;
-		loop_unlook(l, k);
-		if (!found)
-			k->vain(k);
-		any = true;
-	}
-	return any;
-}
-
-/*
- * The wait of a turn in which somebody looks: until there is a completion, or something to do. One
- * look in every turn: who looks has asked for no doorbell, and completions may never cease.
- */
-static int submit_and_look(struct loop *l)
-{
-	int n;
-
-	do {
-		n = io_uring_submit_and_get_events(&l->ring);
-	} while (n >= 0 && !look_once(l) && !io_uring_cq_ready(&l->ring));
-	return n;
-}
-
 int loop_enable(struct loop *l)
 {
 	int err;
@@ -578,22 +536,26 @@ static int submit_for(struct loop *l, uint64_t wait_ns)
 
 int loop_turn(struct loop *l, uint64_t wait_ns)
 {
+	struct loop_work *w;
 	int n = loop_enable(l);
 
 	if (n)
 		return n;
 	run_tail(l);
-	n = submit_for(l, wait_ns);
+	w = take_next(l);
+	n = submit_for(l, w ? 0 : wait_ns);
 	if (n < 0 && n != -ETIME && n != -EINTR && n != -EBUSY && n != -EAGAIN)
 		return n;
 	l->turns++;
 	n = run_completions(l);
+	queue_run(w);
 	run_tail(l);
 	return n;
 }
 
 int loop_run(struct loop *l)
 {
+	struct loop_work *w;
 	bool quit = false;
 	int n = loop_enable(l);
 
@@ -601,7 +563,8 @@ int loop_run(struct loop *l)
 		return n;
 	while (!quit) {
 		run_tail(l);
-		n = l->lookers ? submit_and_look(l) : submit_and_wait(l);
+		w = take_next(l);
+		n = w ? submit_for(l, 0) : submit_and_wait(l);
 		/* EBUSY, EAGAIN: the kernel wants completions taken, or memory, first. */
 		if (n < 0 && n != -EINTR && n != -EBUSY && n != -EAGAIN)
 			return n;
@@ -609,6 +572,7 @@ int loop_run(struct loop *l)
 		/* Read first: what was called before the quit is in the list that is run next. */
 		quit = __atomic_load_n(&l->quit, __ATOMIC_ACQUIRE);
 		run_completions(l);
+		queue_run(w);
 		if (quit)
 			wake_ready(&l->wake, 0);
 	}

@@ -36,6 +36,18 @@ static int may_set(int fd)
 	return pgrp < 0 || pgrp == getpgrp();
 }
 
+static void give_back_terminal(void)
+{
+	if (saved_terminal.valid && may_set(saved_terminal.fd))
+		tcsetattr(saved_terminal.fd, TCSANOW, &saved_terminal.modes);
+}
+
+void main_quit(int status)
+{
+	give_back_terminal();
+	_exit(status);
+}
+
 static void on_fatal_signal(int sig, siginfo_t *si, void *context)
 {
 	char text[256];
@@ -43,8 +55,7 @@ static void on_fatal_signal(int sig, siginfo_t *si, void *context)
 	(void)context;
 	/* SA_RESETHAND has restored the default action: raise() ends the process as the signal
 	 * says. */
-	if (saved_terminal.valid && may_set(saved_terminal.fd))
-		tcsetattr(saved_terminal.fd, TCSANOW, &saved_terminal.modes);
+	give_back_terminal();
 	if (sandbox_describe(si, text, sizeof(text)))
 		log_error("%s", text);
 	raise(sig);

@@ -320,11 +320,12 @@ static int run_stats(struct qmp_call *c)
 /* For tests: what a migration does to assigned functions, without one (and not beside one). */
 static int run_relay(struct qmp_call *c)
 {
+	struct track_pause pause;
 	struct json_object *enable;
 
 	if (json_object_object_get_ex(c->args, "enable", &enable) &&
 	    json_object_get_boolean(enable))
-		return vm_track_begin(c->qmp->vm, &c->diag);
+		return vm_track_begin(c->qmp->vm, &pause, &c->diag);
 	vm_track_end(c->qmp->vm);
 	return 0;
 }

@@ -84,15 +84,34 @@ static struct json_object *parts(const struct migration_downtime *t)
 
 	if (!o)
 		return NULL;
+	add(o, "park-ns", number(t->park));
+	add(o, "drain-ns", number(t->drain));
 	add(o, "stop-ns", number(t->stop));
 	add(o, "sync-ns", number(t->sync));
 	add(o, "save-ns", number(t->save));
 	add(o, "ram-ns", number(t->ram));
 	add(o, "state-ns", number(t->state));
+	add(o, "device-start-ns", number(t->arm));
 	add(o, "start-ns", number(t->start));
 	add(o, "total-ns", number(t->total));
 	add(o, "target-load-ns", number(t->target_load));
 	add(o, "target-start-ns", number(t->target_start));
+	return o;
+}
+
+/* Of the pause in which queues of assigned functions became relayed. */
+static struct json_object *entry(const struct track_pause *p)
+{
+	struct json_object *o = json_object_new_object();
+
+	if (!o)
+		return NULL;
+	add(o, "park-ns", number(p->park));
+	add(o, "drain-ns", number(p->drain));
+	add(o, "stop-ns", number(p->stop));
+	add(o, "program-ns", number(p->program));
+	add(o, "start-ns", number(p->start));
+	add(o, "total-ns", number(p->total));
 	return o;
 }
 
@@ -115,6 +134,8 @@ static struct json_object *describe(const struct qmp_migration *m)
 	add(o, "x-unvmm-phase", json_object_new_string(m->ops->phase_name(s.phase)));
 	add(o, "total-time", number(to_ms(s.elapsed_ns)));
 	add(o, "setup-time", number(to_ms(s.setup_ns)));
+	if (s.entry.total)
+		add(o, "x-unvmm-entry", entry(&s.entry));
 	if (s.downtime.total) {
 		add(o, "downtime", number(to_ms(s.downtime.total)));
 		add(o, "x-unvmm-downtime", parts(&s.downtime));

@@ -44,8 +44,10 @@ struct run_options {
 	 */
 	const char *listen, *from;
 	bool stdio;
+	bool eager;		/* all of a file is read before the guest runs */
 	bool insecure;		/* plain TCP */
-	const char *tls_folder; /* of the certificates */
+	const char *tls_folder; /* of the certificates; NULL: the default one */
+	const char *tls_peer;	/* names of who may send; NULL: all */
 };
 
 /*

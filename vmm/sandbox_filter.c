@@ -41,6 +41,7 @@
 #include <linux/prctl.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
+#include <linux/userfaultfd.h>
 #include <linux/vfio.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -53,8 +54,9 @@
 #define F   (1u << SANDBOX_VF)
 #define K   (1u << SANDBOX_KEEPER)
 #define G   (1u << SANDBOX_MIGRATION)
+#define T   (1u << SANDBOX_TLS)
 #define VM  (M | V | I | F | G)
-#define ALL (VM | K)
+#define ALL (VM | K | T)
 
 #define ALLOW(call, kinds, reason)                                \
 	{                                                         \
@@ -109,6 +111,13 @@ const struct sandbox_rule sandbox_rules[] = {
 	IOCTL(KVM_KVMCLOCK_CTRL, M, "tells a guest that it was paused"),
 	IOCTL(KVM_SET_DEVICE_ATTR, M | F, "the end: kvm-vfio lets go of a group"),
 
+	/* --- a guest whose memory comes when it is touched --- */
+	IOCTL(UFFDIO_COPY, G, "a page comes out of the snapshot's file"),
+	IOCTL(UFFDIO_ZEROPAGE, G, "so does one that is all zero"),
+	IOCTL(UFFDIO_WAKE, G, "somebody waits for a page that is there by now"),
+	IOCTL(UFFDIO_REGISTER, G, "the guest begins to run: memory is missing from now on"),
+	IOCTL(UFFDIO_UNREGISTER, G, "all of it is there"),
+
 	/* --- taps, functions, terminals --- */
 	IOCTL(TUNSETOFFLOAD, M | V | I, "a driver chooses offloads, a paused device goes on"),
 	IOCTL(TUNSETQUEUE, M | V | I, "a driver chooses its number of queues"),
@@ -129,32 +138,37 @@ const struct sandbox_rule sandbox_rules[] = {
 	/* --- the data path: what is open, locks, clocks --- */
 	ALLOW(io_uring_enter, M | I | F, "the event loop: disks, descriptors, wake-ups"),
 	ALLOW(read, ALL, "eventfds, taps, passt, console, timers, random bytes"),
-	ALLOW(write, VM, "eventfds, console, log"),
+	ALLOW(write, VM | T, "eventfds, console, log"),
 	ALLOW(readv, I, "frames from a tap"),
 	ALLOW(writev, VM, "frames to a tap; the C library's last words"),
-	ALLOW(futex, VM, "locks and conditions; joining threads"),
+	ALLOW(futex, VM | T, "locks and conditions; joining threads"),
 	WHEN(tgkill, VM, 0, SELF, 0, "kicks a vcpu out of the guest; raise()"),
-	ALLOW(poll, VM, "asks a descriptor before it is used; bounded waits"),
+	ALLOW(poll, VM | T, "asks a descriptor before it is used; bounded waits"),
 	ALLOW(ppoll, F, "bounded waits for a vfio-user server"),
-	ALLOW(clock_gettime, VM, "where the vDSO has no clock; CPU time in statistics"),
+	ALLOW(clock_gettime, VM | T, "where the vDSO has no clock; CPU time in statistics"),
 	ALLOW(timerfd_settime, M | V | F,
 	      "the RTC's alarms, --expect, --timeout; a function's control queue has a deadline"),
 	ALLOW(timerfd_create, M, "a console in the background looks for the foreground"),
 
 	/* --- peers: control clients, console clients, vfio-user servers --- */
-	ALLOW(accept4, M, "control and console clients"),
+	ALLOW(accept4, M | T, "control and console clients; who sends a guest"),
 	ALLOW(recvmsg, M | F, "control messages with descriptors; vfio-user replies"),
-	ALLOW(sendmsg, M | F, "vfio-user requests; main lets go of the server at the end"),
-	ALLOW(sendto, M | V | G, "answers to control clients; console output; a moving guest"),
-	ALLOW(shutdown, M | F, "the end of a control client's connection, of a vfio-user server's"),
-	WHEN(fcntl, M, 1, EQUAL, F_DUPFD_CLOEXEC, "a spare descriptor, for when there is no other"),
+	ALLOW(sendmsg, M | F | T, "vfio-user requests; main lets go of the server at the end"),
+	ALLOW(sendto, M | V | G | T, "answers to control clients; console output; a moving guest"),
+	ALLOW(recvfrom, T, "a moving guest, to be encrypted or just decrypted"),
+	ALLOW(shutdown, M | F | T,
+	      "the end of a control client's connection, of a vfio-user server's"),
+	WHEN(fcntl, M | G, 1, EQUAL, F_DUPFD_CLOEXEC,
+	     "a spare descriptor, for when there is no other; a snapshot is read on"),
 	WHEN(fcntl, M | G, 1, EQUAL, F_OFD_SETLK,
 	     "the lock of a disk's image moves with the guest"),
 
 	/* --- files: those that are open --- */
 	ALLOW(preadv2, M | V, "an interrupt that a reset takes back"),
-	ALLOW(pread64, M | F,
-	      "kernel and initrd at a reset, KVM's statistics; a function's registers"),
+	ALLOW(pread64, M | F | G,
+	      "kernel and initrd at a reset, KVM's statistics; a function's registers; memory out "
+	      "of a snapshot"),
+	ALLOW(lseek, G, "passes over what of a snapshot is read later"),
 	ALLOW(pwrite64, M | F, "a function's registers; main switches it off at the end"),
 	WHEN(newfstatat, M | F | G, 3, EQUAL, AT_EMPTY_PATH,
 	     "fstat: the kernel's size at a reset; what a vfio-user server sent"),
@@ -162,29 +176,30 @@ const struct sandbox_rule sandbox_rules[] = {
 	ALLOW(unlinkat, K, "removes the names at the end"),
 	ALLOW(flock, K, "keeps others from that folder meanwhile"),
 	ALLOW(clock_nanosleep, K | F, "waits for that; for a function to confirm a reset"),
-	ALLOW(close, M | V | F | G, "clients, descriptors of functions; everything at the end"),
+	ALLOW(close, M | V | F | G | T, "clients, descriptors of functions; everything at the end"),
 	ALLOW(fdatasync, G, "disks before a guest moves; a snapshot"),
 	ALLOW(eventfd2, M | F, "main waits for a function's reset; a doorbell of a function"),
 	WHEN(io_uring_register, M, 1, EQUAL, IORING_UNREGISTER_RING_FDS,
 	     "liburing takes a ring down"),
 
 	/* --- memory --- */
-	WHEN(mmap, VM, 2, WITHOUT, PROT_EXEC, "malloc; pages of a function's BAR"),
-	ALLOW(munmap, VM, "free; everything at the end"),
-	ALLOW(mremap, VM, "realloc of a large block"),
-	ALLOW(brk, VM, "malloc"),
-	WHEN(madvise, VM, 2, EQUAL, MADV_DONTNEED, "a thread that ends gives back its stack"),
-	ALLOW(getrandom, M, "json-c seeds its hashes"),
+	WHEN(mmap, VM | T, 2, WITHOUT, PROT_EXEC, "malloc; pages of a function's BAR"),
+	ALLOW(munmap, VM | T, "free; everything at the end"),
+	ALLOW(mremap, VM | T, "realloc of a large block"),
+	ALLOW(brk, VM | T, "malloc"),
+	WHEN(madvise, VM | T, 2, EQUAL, MADV_DONTNEED, "a thread that ends gives back its stack"),
+	ALLOW(getrandom, M | T, "json-c seeds its hashes; GnuTLS's nonces"),
 	ALLOW(sysinfo, M, "qsort() of a vcpu's registers asks how much memory there is"),
 
 	/* --- a thread's own business --- */
 	ALLOW(rt_sigreturn, ALL, "returns from a signal's handler"),
 	ALLOW(rt_sigprocmask, VM, "raise(); a thread that ends"),
+	ALLOW(sched_yield, I, "a burst of packets gathers (softq.c)"),
 	ALLOW(restart_syscall, ALL, "a wait goes on after SIGSTOP and SIGCONT"),
-	ALLOW(getpid, VM, "raise(), statistics"),
+	ALLOW(getpid, VM | T, "raise(), statistics; GnuTLS looks for a fork"),
 	ALLOW(gettid, VM, "raise()"),
 	ALLOW(getpgrp, VM, "are we in the foreground?"),
-	WHEN(prctl, VM, 0, EQUAL, PR_GET_NAME,
+	WHEN(prctl, VM | T, 0, EQUAL, PR_GET_NAME,
 	     "the thread's name in the sentence about a forbidden call"),
 	ALLOW(exit, VM, "a thread ends"),
 	ALLOW(exit_group, ALL, "the process ends"),

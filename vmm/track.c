@@ -7,6 +7,7 @@
 #include <unvmm/vm.h>
 
 #include <errno.h>
+#include <string.h>
 
 static void end_before(struct vm *vm, const struct device *end)
 {
@@ -50,10 +51,41 @@ static int hold_once(struct vm *vm, struct diag *d)
 	return 0;
 }
 
-int vm_track_begin(struct vm *vm, struct diag *d)
+static void collect(struct vm *vm, struct track_pause *p)
 {
-	int err = begin(vm, d);
+	memset(p, 0, sizeof(*p));
+	for (struct device *dev = vm->devices; dev; dev = dev->next)
+		if (dev->cls->track_pause)
+			dev->cls->track_pause(dev, p);
+}
 
+/* Functions are started again behind the back of main, and after the vcpus perhaps. */
+static void measure(struct vm *vm, struct track_pause *p)
+{
+	uint64_t parts;
+
+	collect(vm, p);
+	parts = p->drain + p->stop + p->program + p->start;
+	p->total = vm->held_ns;
+	if (p->end > vm->hold_since && p->end - vm->hold_since > p->total)
+		p->total = p->end - vm->hold_since;
+	/* Of several functions one may be programmed while another replays. */
+	if (p->total < parts)
+		p->total = parts;
+	p->park = p->total - parts;
+}
+
+void vm_track_stopped(struct vm *vm, struct track_pause *p)
+{
+	collect(vm, p);
+}
+
+int vm_track_begin(struct vm *vm, struct track_pause *pause, struct diag *d)
+{
+	bool stands = vm->paused || vm->held;
+	int err = begin(vm, d), held = err > 0;
+
+	memset(pause, 0, sizeof(*pause));
 	if (err < 0)
 		return err;
 	if (err)
@@ -62,6 +94,8 @@ int vm_track_begin(struct vm *vm, struct diag *d)
 		err = dev->cls->track_wait ? dev->cls->track_wait(dev, d) : 0;
 	if (err)
 		end_before(vm, NULL);
+	else if (held && !stands)
+		measure(vm, pause);
 	return err;
 }
 

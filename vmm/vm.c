@@ -112,24 +112,32 @@ static void resume_devices(struct vm *vm, const struct device *end)
 			dev->cls->resume(dev);
 }
 
-static int stop(struct vm *vm, struct diag *d)
+/* *failed: the first that did not. */
+static int quiesce_devices(struct vm *vm, struct device **failed, struct diag *d)
 {
 	struct device *dev;
 	int err = 0;
+
+	for (dev = vm->devices; dev && !err; dev = err ? dev : dev->next)
+		err = dev->cls->quiesce ? dev->cls->quiesce(dev) : 0;
+	*failed = dev;
+	if (err == -ETIMEDOUT)
+		return diag_set(d, err, "%s does not finish in time what is under way", dev->id);
+	return err ? diag_errno(d, err, "%s does not finish what is under way", dev->id) : 0;
+}
+
+static int stop(struct vm *vm, struct diag *d)
+{
+	struct device *failed;
+	int err;
 
 	if (vm->vcpus && vcpus_park(vm->vcpus)) {
 		unpark(vm);
 		return diag_set(d, -ETIMEDOUT, "a vcpu does not leave the guest; it runs on");
 	}
-	for (dev = vm->devices; dev; dev = dev->next) {
-		err = dev->cls->quiesce ? dev->cls->quiesce(dev) : 0;
-		if (err)
-			break;
-	}
+	err = quiesce_devices(vm, &failed, d);
 	if (err) {
-		diag_errno(d, err, "%s does not finish what is under way; the guest runs on",
-			   dev->id);
-		resume_devices(vm, dev->next);
+		resume_devices(vm, failed->next);
 		unpark(vm);
 	}
 	return err;
@@ -164,12 +172,14 @@ void vm_resume(struct vm *vm)
 
 int vm_hold(struct vm *vm, struct diag *d)
 {
+	struct device *failed;
 	int err;
 
 	if (vm->held)
 		return 0;
 	vm->hold_since = loop_now();
-	err = vm->paused ? 0 : stop(vm, d);
+	/* What a pause may leave alone (device.h), such as a function, stops now. */
+	err = vm->paused ? quiesce_devices(vm, &failed, d) : stop(vm, d);
 	vm->held = !err;
 	return err;
 }

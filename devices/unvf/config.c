@@ -15,8 +15,12 @@
 #define VIRTIO_DEVICE	 0x1040 /* and the device type (4.1.2.1) */
 #define VIRTIO_SUBSYSTEM 0x1100
 #define VIRTIO_REVISION	 1
-#define COMMON_SIZE	 64
-#define CAP_FIRST	 0x40
+/* By these a driver knows functions that have ring indexes. */
+#define INDEX_VENDOR 0x8086
+#define INDEX_CARD   0x001a
+#define INDEX_DISK   0x0002
+#define COMMON_SIZE  64
+#define CAP_FIRST    0x40
 
 static uint32_t get32(const struct function *f, unsigned int off)
 {
@@ -62,7 +66,7 @@ static int add_virtio_cap(struct function *f, uint8_t type, unsigned int len, ui
 		return cap;
 	f->config[cap + offsetof(struct virtio_pci_cap, cap_len)] = (uint8_t)len;
 	f->config[cap + offsetof(struct virtio_pci_cap, cfg_type)] = type;
-	f->config[cap + offsetof(struct virtio_pci_cap, bar)] = FN_BAR;
+	f->config[cap + offsetof(struct virtio_pci_cap, bar)] = (uint8_t)f->fn_bar;
 	set32(f, (unsigned int)cap + offsetof(struct virtio_pci_cap, offset), offset);
 	set32(f, (unsigned int)cap + offsetof(struct virtio_pci_cap, length), size);
 	return cap;
@@ -120,6 +124,13 @@ static void add_bar(struct function *f, unsigned int bar, uint64_t size)
 	memcpy(&f->wmask[reg], &mask, sizeof(mask));
 }
 
+static uint16_t subsystem(const struct function *f)
+{
+	if (!f->opt.ring_index)
+		return VIRTIO_SUBSYSTEM;
+	return f->v->device_id == VIRTIO_ID_NET ? INDEX_CARD : INDEX_DISK;
+}
+
 int fn_config_init(struct function *f, struct diag *d)
 {
 	int err;
@@ -127,8 +138,8 @@ int fn_config_init(struct function *f, struct diag *d)
 	set16(f, PCI_VENDOR_ID, VIRTIO_VENDOR);
 	set16(f, PCI_DEVICE_ID, (uint16_t)(VIRTIO_DEVICE + f->v->device_id));
 	set32(f, PCI_CLASS_REVISION, f->v->class_code << 8 | VIRTIO_REVISION);
-	set16(f, PCI_SUBSYSTEM_VENDOR_ID, VIRTIO_VENDOR);
-	set16(f, PCI_SUBSYSTEM_ID, VIRTIO_SUBSYSTEM);
+	set16(f, PCI_SUBSYSTEM_VENDOR_ID, f->opt.ring_index ? INDEX_VENDOR : VIRTIO_VENDOR);
+	set16(f, PCI_SUBSYSTEM_ID, subsystem(f));
 	set16(f, PCI_STATUS, PCI_STATUS_CAP_LIST);
 	f->wmask[PCI_COMMAND] = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
 	f->wmask[PCI_COMMAND + 1] = PCI_COMMAND_INTX_DISABLE >> 8;
@@ -157,7 +168,9 @@ int fn_config_init(struct function *f, struct diag *d)
 void fn_config_bars(struct function *f)
 {
 	add_bar(f, FN_MSIX_BAR, FN_MSIX_SIZE);
-	add_bar(f, FN_BAR, f->bar_size);
+	add_bar(f, f->fn_bar, f->bar_size);
+	if (f->opt.ring_index)
+		add_bar(f, FN_INDEX_BAR, FN_INDEX_SIZE);
 }
 
 /* Whatever can be written is zero after a reset. */
@@ -236,7 +249,7 @@ static bool cfg_window(const struct function *f, uint64_t *off, unsigned int *le
 
 	*off = get32(f, cap + offsetof(struct virtio_pci_cap, offset));
 	*len = get32(f, cap + offsetof(struct virtio_pci_cap, length));
-	return f->config[cap + offsetof(struct virtio_pci_cap, bar)] == FN_BAR &&
+	return f->config[cap + offsetof(struct virtio_pci_cap, bar)] == f->fn_bar &&
 	       (*len == 1 || *len == 2 || *len == 4) && *off % *len == 0 &&
 	       range_within(*off, *len, 0, f->bar_size);
 }
@@ -279,16 +292,13 @@ static void config_write(struct function *f, unsigned int off, unsigned int len,
 
 uint64_t fn_region_size(const struct function *f, unsigned int region)
 {
-	switch (region) {
-	case FN_MSIX_BAR:
-		return FN_MSIX_SIZE;
-	case FN_BAR:
+	if (region == f->fn_bar)
 		return f->bar_size;
-	case VFIO_PCI_CONFIG_REGION_INDEX:
-		return FN_CONFIG_SIZE;
-	default:
-		return 0;
-	}
+	if (region == FN_MSIX_BAR)
+		return FN_MSIX_SIZE;
+	if (region == FN_INDEX_BAR && f->opt.ring_index)
+		return FN_INDEX_SIZE;
+	return region == VFIO_PCI_CONFIG_REGION_INDEX ? FN_CONFIG_SIZE : 0;
 }
 
 /* The longest access that a bus would make of what is left. */
@@ -318,8 +328,10 @@ void fn_region_read(struct function *f, unsigned int region, uint64_t off, uint8
 
 		if (!ones && region == VFIO_PCI_CONFIG_REGION_INDEX)
 			v = config_read(f, (unsigned int)off, n);
-		else if (!ones && region == FN_BAR)
+		else if (!ones && region == f->fn_bar)
 			v = bar_read(f, off, n);
+		else if (!ones && region == FN_INDEX_BAR)
+			v = fn_index_read(f, off, n);
 		else if (!ones)
 			memcpy(&v, f->msix_bar + off, n);
 		v = htole32(v);
@@ -343,8 +355,10 @@ void fn_region_write(struct function *f, unsigned int region, uint64_t off, cons
 		v = le32toh(v);
 		if (region == VFIO_PCI_CONFIG_REGION_INDEX)
 			config_write(f, (unsigned int)off, n, v);
-		else if (region == FN_BAR)
+		else if (region == f->fn_bar)
 			bar_write(f, off, n, v);
+		else if (region == FN_INDEX_BAR)
+			fn_index_write(f, off, n, v);
 		else if (off < FN_MSIX_PBA)
 			memcpy(f->msix_bar + off, buf, n);
 		buf += n;

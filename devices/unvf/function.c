@@ -32,7 +32,7 @@ void function_note(struct function *f, uint32_t bits)
 static void finish_reset(struct function *f)
 {
 	f->reset_pending = false;
-	f->ring_resets = 0;
+	f->ring_resets = f->disables = 0;
 	__atomic_store_n(&f->reset_done, 0, __ATOMIC_RELAXED);
 	fn_regs_reset(f);
 	pthread_mutex_lock(&f->irq_lock);
@@ -51,7 +51,13 @@ static void finish_ring_resets(struct function *f)
 		if (!(done & f->ring_resets & 1ull << q))
 			continue;
 		f->ring_resets &= ~(1ull << q);
-		fn_queue_default(&f->v->queues[q]);
+		if (f->disables & 1ull << q) {
+			fn_index_stopped(f, q);
+		} else {
+			fn_queue_default(&f->v->queues[q]);
+			f->ring_words[q] = 0;
+		}
+		f->disables &= ~(1ull << q);
 	}
 }
 
@@ -324,6 +330,7 @@ int virtio_pci_create(struct vdev *v, struct diag *d)
 			v->queues[q].size_max = f->opt.queue_size;
 	f->v = v;
 	f->nvectors = v->nqueues + 1u;
+	f->fn_bar = f->opt.ring_index ? FN_BAR_BESIDE : FN_BAR;
 	f->offered = v->offered;
 	if (!f->opt.no_access_platform)
 		f->offered |= VIRTIO_BIT(VIRTIO_F_ACCESS_PLATFORM);
@@ -435,7 +442,9 @@ int function_create(struct function **out, const char *id, const struct device_c
 		function_free(f);
 		return err;
 	}
-	err = make_bar(f, d);
+	err = opt->shared ? cls->claim(&f->dev, false, d) : 0;
+	if (!err)
+		err = make_bar(f, d);
 	if (!err && opt->doorbell == FN_DOORBELL_IOEVENTFD)
 		err = make_doorbell_fds(f, d);
 	if (err) {

@@ -21,8 +21,14 @@
 #include "engine.h"
 #include "fault.h"
 
-/* BAR 4 (64 bits): what virtio 1.2, 4.1.4 puts there. BAR 0: MSI-X, which the client emulates. */
+/*
+ * What virtio 1.2, 4.1.4 puts into a BAR: f->fn_bar, of 64 bits. BAR 0: MSI-X, which the client
+ * emulates. With ring indexes BAR 4 is theirs (ring_index.c).
+ */
 #define FN_BAR	       4
+#define FN_BAR_BESIDE  2
+#define FN_INDEX_BAR   4
+#define FN_INDEX_SIZE  0x1000
 #define FN_COMMON      0x0000
 #define FN_ISR	       0x1000
 #define FN_DEVICE      0x2000
@@ -47,7 +53,8 @@ enum fn_doorbell { FN_DOORBELL_MMAP, FN_DOORBELL_IOEVENTFD, FN_DOORBELL_MESSAGE 
 /* What of a function does not come from its device class. */
 struct fn_options {
 	enum fn_doorbell doorbell;
-	bool state, dirty_log, ring_reset, page_per_vq, pattern, no_access_platform;
+	bool state, dirty_log, ring_reset, ring_index, page_per_vq, pattern, no_access_platform;
+	bool shared;	     /* its image is not locked: others write to it in turn */
 	uint16_t queue_size; /* 0: as the device has it */
 	struct faults faults;
 };
@@ -75,7 +82,9 @@ struct function {
 	unsigned int nvectors;
 	uint32_t multiplier;
 
-	/* BAR 4 of which [FN_DOORBELLS, bar_size) can be mapped; nothing else is kept in it. */
+	unsigned int fn_bar; /* FN_BAR, or FN_BAR_BESIDE */
+
+	/* That BAR, of which [FN_DOORBELLS, bar_size) can be mapped; nothing else is kept in it. */
 	int bar_fd;
 	uint8_t *bar;
 	uint64_t bar_size, doorbell_size;
@@ -89,14 +98,16 @@ struct function {
 	uint64_t driver_features;
 	uint16_t queue_select, config_vector;
 	uint8_t generation, isr;
-	uint32_t accesses; /* for FAULT_ALL_ONES */
+	uint32_t accesses;		      /* for FAULT_ALL_ONES */
+	uint32_t ring_words[VDEV_QUEUES_MAX]; /* ring_index.c */
 
 	/* The way to and from the engine. Main, but for what is named. */
 	enum fn_run run;
 	bool moving;	      /* until the note that it has arrived */
 	bool reset_pending;   /* status 0 was written, or the client asked */
 	unsigned int paused;  /* FN_PAUSE_ bits */
-	uint64_t ring_resets; /* queues whose queue_reset reads 1 */
+	uint64_t ring_resets; /* queues that are being reset or disabled */
+	uint64_t disables;    /* of these, the ones whose queue_enable was cleared */
 	uint64_t rung;	      /* queues that start as if their doorbell had been rung */
 	bool memory_changed;  /* an fn_engine_memory() has been answered */
 	bool lost;	      /* the client took its memory away */
@@ -138,6 +149,16 @@ int function_create(struct function **out, const char *id, const struct device_c
 		    struct loop *main_loop, struct diag *d) must_check;
 /* The engine has been stopped, or has let go of the function. */
 void function_destroy(struct function *f);
+
+/* --- ring_index.c: main thread ------------------------------------------------------------------
+ */
+
+/* A register of FN_INDEX_BAR; what is none reads 0. */
+uint32_t fn_index_read(const struct function *f, uint64_t off, unsigned int len);
+void fn_index_write(struct function *f, uint64_t off, unsigned int len, uint32_t value);
+/* The queue has stopped: its word says where. It is to begin: false if its word cannot be. */
+void fn_index_stopped(struct function *f, unsigned int q);
+bool fn_index_start(struct function *f, unsigned int q);
 
 /* --- function.c: main thread ------------------------------------------------------------------ */
 

@@ -212,6 +212,12 @@ static bool stopped_state(uint32_t state)
 	       state == VFIO_DEVICE_STATE_RESUMING;
 }
 
+/* No function of unvf reaches for another one's memory, so running is running. */
+static bool running_state(uint32_t state)
+{
+	return state == VFIO_DEVICE_STATE_RUNNING || state == VFIO_DEVICE_STATE_RUNNING_P2P;
+}
+
 /* A request that the function never completes is nothing that could travel. */
 static bool hangs(const struct function *f)
 {
@@ -238,8 +244,8 @@ static int take_arc(struct server *s, uint32_t to)
 			to = VFIO_DEVICE_STATE_ERROR;
 	} else if (from == VFIO_DEVICE_STATE_STOP_COPY && to == VFIO_DEVICE_STATE_STOP)
 		drop_data(s);
-	else if (!(stopped_state(from) && to == VFIO_DEVICE_STATE_RUNNING) &&
-		 !(from == VFIO_DEVICE_STATE_RUNNING && to == VFIO_DEVICE_STATE_STOP))
+	else if (!(stopped_state(from) && running_state(to)) &&
+		 !(running_state(from) && (to == VFIO_DEVICE_STATE_STOP || running_state(to))))
 		return -EINVAL;
 	s->state = to;
 	return err;
@@ -250,7 +256,8 @@ static int take_path(struct server *s, uint32_t to)
 {
 	int err = 0;
 
-	if (s->state != VFIO_DEVICE_STATE_STOP && to != VFIO_DEVICE_STATE_STOP)
+	if (s->state != VFIO_DEVICE_STATE_STOP && to != VFIO_DEVICE_STATE_STOP &&
+	    !(running_state(s->state) && running_state(to)))
 		err = take_arc(s, VFIO_DEVICE_STATE_STOP);
 	if (!err && s->state != to)
 		err = take_arc(s, to);
@@ -291,7 +298,7 @@ static int state_set(struct server *s)
 		function_update(f);
 		return -EINPROGRESS;
 	}
-	err = hangs(f) && to != VFIO_DEVICE_STATE_RUNNING ? -EIO : take_path(s, to);
+	err = hangs(f) && !running_state(to) ? -EIO : take_path(s, to);
 	let_run(s);
 	if (!err)
 		memcpy(server_reply(s, len), server_body(s), len);
@@ -300,8 +307,7 @@ static int state_set(struct server *s)
 
 static int set_state(struct server *s, uint32_t to)
 {
-	if (s->state == VFIO_DEVICE_STATE_ERROR ||
-	    (!stopped_state(to) && to != VFIO_DEVICE_STATE_RUNNING))
+	if (s->state == VFIO_DEVICE_STATE_ERROR || (!stopped_state(to) && !running_state(to)))
 		return -EINVAL;
 	s->f->paused |= FN_PAUSE_STATE;
 	function_update(s->f);
@@ -423,7 +429,8 @@ static int get_u64(struct server *s, const void *value, size_t len)
 
 static int get_feature(struct server *s, uint32_t feature, const uint8_t *data, size_t len)
 {
-	const struct vfio_device_feature_migration caps = { .flags = VFIO_MIGRATION_STOP_COPY };
+	const struct vfio_device_feature_migration caps = { .flags = VFIO_MIGRATION_STOP_COPY |
+								     VFIO_MIGRATION_P2P };
 	const struct vfio_device_feature_mig_state state = { .device_state = s->state,
 							     .data_fd = -1 };
 

@@ -20,10 +20,11 @@ const char options_usage[] =
 	"  --queue-size N       entries of a queue\n"
 	"  --doorbell HOW       mmap (default), ioeventfd or message\n"
 	"  --page-per-vq        a page for each doorbell, not 4 bytes\n"
-	"  --read-only, --direct, --serial TEXT                of a disk\n"
+	"  --read-only, --direct, --shared, --serial TEXT      of a disk\n"
 	"  --mac ADDRESS, --mtu N                              of a network card\n"
 	"  --state              the function's state can be saved and loaded\n"
 	"  --dirty-log          the function keeps a log of its DMA\n"
+	"  --ring-index         where a queue stands can be read and written\n"
 	"  --ring-reset         queues can be reset one by one\n"
 	"  --no-access-platform the function takes physical addresses\n"
 	"  --pattern            unused bytes of the BARs hold a pattern\n"
@@ -158,6 +159,7 @@ static const struct option_row {
 	{ .name = "--read-only", .key = "readonly", .alone = true },
 	{ .name = "--serial", .key = "serial" },
 	{ .name = "--direct", .key = "direct", .alone = true },
+	{ .name = "--shared", .key = "shared", .alone = true },
 	{ .name = "--tap", .key = "tap" },
 	{ .name = "--loopback", .key = "loopback", .alone = true },
 	{ .name = "--mac", .key = "mac" },
@@ -166,8 +168,10 @@ static const struct option_row {
 	{ .name = "--queue-size", .set = set_queue_size },
 	{ .name = "--doorbell", .set = set_doorbell },
 	{ .name = "--fault", .set = set_fault },
+	{ .name = "--shared", .flag = FLAG(fn.shared), .alone = true },
 	{ .name = "--state", .flag = FLAG(fn.state), .alone = true },
 	{ .name = "--dirty-log", .flag = FLAG(fn.dirty_log), .alone = true },
+	{ .name = "--ring-index", .flag = FLAG(fn.ring_index), .alone = true },
 	{ .name = "--ring-reset", .flag = FLAG(fn.ring_reset), .alone = true },
 	{ .name = "--page-per-vq", .flag = FLAG(fn.page_per_vq), .alone = true },
 	{ .name = "--pattern", .flag = FLAG(fn.pattern), .alone = true },
@@ -210,6 +214,8 @@ static int check_group(const struct unvf_group *g, struct diag *d)
 		if (o->required && !*(char **)((uint8_t *)g->conf + o->offset))
 			return diag_set(d, -EINVAL, "--socket %s: needs --image FILE", g->socket);
 	}
+	if (g->fn.shared && !g->cls->claim)
+		return diag_set(d, -EINVAL, "--socket %s: --shared is for a disk", g->socket);
 	if (g->cls->check && g->cls->check(g->conf, d)) {
 		diag_prefix(d, "--socket %s", g->socket);
 		return -EINVAL;

@@ -5,6 +5,8 @@
  */
 #include "function.h"
 
+#include <string.h>
+
 #include <unvmm/log.h>
 
 #define STATUS_BITS                                                                         \
@@ -53,6 +55,7 @@ void fn_regs_reset(struct function *f)
 	f->config_vector = VIRTIO_MSI_NO_VECTOR;
 	f->isr = 0;
 	f->rung = 0;
+	memset(f->ring_words, 0, sizeof(f->ring_words));
 	f->v->status = 0;
 	for (unsigned int q = 0; q < f->v->nqueues; q++)
 		fn_queue_default(&f->v->queues[q]);
@@ -223,15 +226,33 @@ static uint32_t r_queue_enable(struct function *f)
 	return q && q->enabled;
 }
 
+/* No driver of virtio's may clear queue_enable (4.1.4.3.2); it is how ring indexes become valid. */
+static void disable(struct function *f)
+{
+	struct vdev_queue *q = selected(f);
+
+	if (!q || !q->enabled || f->reset_pending || resetting(f))
+		return;
+	if (f->run == FN_OFF) {
+		fn_index_stopped(f, f->queue_select);
+		return;
+	}
+	f->disables |= 1ull << f->queue_select;
+	f->ring_resets |= 1ull << f->queue_select;
+	fn_engine_queue_reset(f, f->queue_select);
+}
+
 static void w_queue_enable(struct function *f, uint32_t v)
 {
 	struct vdev_queue *q = programmable(f);
 	bool live = f->v->status & VIRTIO_CONFIG_S_DRIVER_OK;
 
+	if (!v && f->opt.ring_index)
+		disable(f);
 	if (!q || v != 1 || !(f->v->status & VIRTIO_CONFIG_S_FEATURES_OK))
 		return;
 	/* Once the driver is there a queue comes back only after a reset of its own (2.6.1). */
-	if (live && !fn_has(f, RING_RESET))
+	if ((live && !fn_has(f, RING_RESET)) || !fn_index_start(f, f->queue_select))
 		return;
 	q->enabled = true;
 	if (!live || f->run == FN_OFF)
@@ -252,7 +273,7 @@ static uint32_t r_queue_ndata(struct function *f)
 
 static uint32_t r_queue_reset(struct function *f)
 {
-	return selected(f) && resetting(f);
+	return selected(f) && resetting(f) && !(f->disables & 1ull << f->queue_select % 64);
 }
 
 static void w_queue_reset(struct function *f, uint32_t v)
@@ -264,6 +285,7 @@ static void w_queue_reset(struct function *f, uint32_t v)
 		return;
 	if (!q->enabled || f->run == FN_OFF) {
 		fn_queue_default(q);
+		f->ring_words[f->queue_select] = 0;
 		return;
 	}
 	f->ring_resets |= 1ull << f->queue_select;

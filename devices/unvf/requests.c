@@ -200,7 +200,7 @@ static int do_region_info(struct server *s)
 
 	if (!in || in->argsz < sizeof(*in) || in->index >= VFIO_PCI_NUM_REGIONS)
 		return -EINVAL;
-	mapped_bar = in->index == FN_BAR && f->opt.doorbell == FN_DOORBELL_MMAP;
+	mapped_bar = in->index == f->fn_bar && f->opt.doorbell == FN_DOORBELL_MMAP;
 	out = server_reply(s, sizeof(*out));
 	memset(out, 0, sizeof(*out));
 	out->info.argsz = sizeof(out->info);
@@ -244,7 +244,7 @@ static int do_io_fds(struct server *s)
 		return -EINVAL;
 	/* Doorbells that have none in the one message that there can be are rung by REGION_WRITE.
 	 */
-	if (in->index == FN_BAR && f->opt.doorbell == FN_DOORBELL_IOEVENTFD)
+	if (in->index == f->fn_bar && f->opt.doorbell == FN_DOORBELL_IOEVENTFD)
 		n = f->v->nqueues < s->client_fds ? f->v->nqueues : s->client_fds;
 	argsz = (uint32_t)(sizeof(*out) + n * sizeof(*entry));
 	out = server_reply(s, argsz);

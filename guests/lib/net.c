@@ -232,6 +232,14 @@ uint32_t net_receive(struct net *n, struct virtio_net_hdr_v1 *hdr, uint8_t *fram
 
 		if (head < 0)
 			continue;
+		/* Nothing came into it: real drivers drop such a frame as too short. */
+		if (!len) {
+			if (!give(n, p, p->buf_of[head]))
+				test_abort("a receive buffer cannot be given back");
+			vq_kick(&p->rx);
+			n->unused++;
+			continue;
+		}
 		at = take(n, p, head, len, 0, hdr, frame);
 		/* 5.1.6.4: all buffers of a frame are there when the first one is. */
 		for (unsigned int b = 1; b < hdr->num_buffers; b++) {

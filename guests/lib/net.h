@@ -39,6 +39,7 @@ struct net {
 	uint8_t mac[6];
 	struct rnd *rnd; /* cuts frames into segments; NULL: header and frame */
 	uint64_t sent, received;
+	uint64_t unused; /* receive buffers that came back empty: a device may do that at a stop */
 };
 
 /* Feature bits that the command line wants (features=a,b; all that we know if not given). */

@@ -11,6 +11,7 @@
 #include <unvmm/report.h>
 #include <unvmm/state.h>
 
+struct track_pause;
 struct vm;
 
 /* One key of a device's configuration group, filled into the class's own conf struct. */
@@ -126,12 +127,40 @@ struct device_class {
 	int (*track_wait)(struct device *dev, struct diag *d);
 	int (*track_sync)(struct device *dev, struct diag *d);
 	void (*track_end)(struct device *dev);
+	/* Adds the parts of its last stop, and of the start after that. Main. */
+	void (*track_pause)(const struct device *dev, struct track_pause *p);
+	/*
+	 * Of a device whose guest is still to come, or has just come and does not run yet; main,
+	 * without the control lock. Errors have a sentence, and then the guest goes on where it
+	 * was. prepare, while memory comes: all that takes time and needs no state. arm, when the
+	 * state is loaded: all that can fail, up to where resume() only has to let go. Nothing of
+	 * it shows outside of this machine, and reset() or destroy() undo it. NULL: there is no
+	 * such thing.
+	 */
+	int (*prepare)(struct device *dev, struct diag *d);
+	int (*arm)(struct device *dev, struct diag *d);
+	/*
+	 * State that only another device of the same model understands: bytes beside the tables,
+	 * never instead of them, so that whoever cannot use them goes on by the tables. NULL: there
+	 * is none.
+	 * opaque_get, any thread, quiesced after a track_wait: len 0: none. They stay until
+	 * resume().
+	 * opaque_put, main, without the control lock, quiesced, the tables having been loaded: what
+	 * came for this device, from a peer or a file. It uses them or does not.
+	 */
+	void (*opaque_get)(struct device *dev, const void **data, size_t *len);
+	void (*opaque_put)(struct device *dev, const void *data, size_t len);
 	/*
 	 * The guest has just come from another host and runs: interrupts are repeated, because one
 	 * may have been lost on the way, and a network card announces its new place. Main, control
 	 * lock held. NULL: nothing to tell.
 	 */
 	void (*moved)(struct device *dev);
+	/*
+	 * The guest has been restored from a file: its original may go on, and more copies may
+	 * come. Before its first instruction here; main, control lock held. NULL: all the same.
+	 */
+	void (*cloned)(struct device *dev);
 	/*
 	 * For `unvmm info` and `unvmm stats`, into a group that is open: what this instance is, and
 	 * its counters. Control lock held; the vcpus and the io thread run. NULL: nothing to tell.

@@ -55,9 +55,10 @@ int kvm_add_ram(struct kvm *k, const struct gmem *g, struct diag *d) must_check;
 
 /*
  * The log of the pages of RAM that vcpus and KVM wrote, one bitmap per slot (api.rst, 4.8, 4.117).
- * A ring per vcpu is the other way that KVM has: it must be decided on before the first vcpu is
- * made, and makes guests exit that are never moved; a bitmap of 1 GiB is 32 KiB to copy, which
- * takes 1 to 8 us.
+ * A ring per vcpu is the other way that KVM has. To collect and clear what was written of 256 MiB
+ * took, with 16, 256 and 4096 pages, 5, 9 and 45 us by the bitmap, 1, 11 and 133 us by the ring:
+ * nothing of a downtime either way. But a ring must be decided on before the first vcpu is made,
+ * and a full one makes the guest exit.
  *
  * With has_manual_log a started log has every bit set and write-protects nothing: that is done by
  * kvm_log_clear() for the pages that are about to be read, so that a page that is written again

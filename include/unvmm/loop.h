@@ -50,17 +50,6 @@ struct loop_work {
 	bool queued;		/* private */
 };
 
-/* Something that is looked at for a while before the loop sleeps. Embed it; zeroed is a start. */
-struct loop_look {
-	/* True: it is there; what is to be done has been deferred, and the looking ends. */
-	bool (*look)(struct loop_look *k);
-	/* The time is up. */
-	void (*vain)(struct loop_look *k);
-	uint64_t until;		/* private */
-	struct loop_look *next; /* private */
-	bool queued;		/* private */
-};
-
 struct loop_queue {
 	struct loop_work *head, **tail;
 };
@@ -71,12 +60,12 @@ struct loop {
 	bool quit;    /* atomic */
 	int wake_fd;  /* eventfd behind loop_call() */
 	struct loop_fd wake;
-	pthread_mutex_t lock;	   /* protects `works` and `called` */
-	struct loop_queue works;   /* loop_call() */
-	struct loop_work *called;  /* those of this turn that have not run yet */
-	struct loop_queue tail;	   /* loop_defer() */
-	struct loop_look *lookers; /* loop_look() */
-	struct loop_slot *slots;   /* of the watches; owned */
+	pthread_mutex_t lock;	  /* protects `works` and `called` */
+	struct loop_queue works;  /* loop_call() */
+	struct loop_work *called; /* those of this turn that have not run yet */
+	struct loop_queue tail;	  /* loop_defer() */
+	struct loop_queue next;	  /* loop_next() */
+	struct loop_slot *slots;  /* of the watches; owned */
 	uint32_t nslots;
 	int look;	/* private: above 0, the next wait begins with looking */
 	uint64_t turns; /* statistics */
@@ -102,8 +91,7 @@ void loop_quit(struct loop *l);
 /*
  * One turn, for a thread that has something to poll besides: submits, waits for a completion for at
  * most wait_ns (0: not at all, LOOP_FOREVER), handles those that are there and the deferred work.
- * Returns how many completions there were, or -errno if the ring failed. Not with loop_run()
- * or loop_look().
+ * Returns how many completions there were, or -errno if the ring failed. Not with loop_run().
  */
 #define LOOP_FOREVER UINT64_MAX
 int loop_turn(struct loop *l, uint64_t wait_ns) must_check;
@@ -151,16 +139,13 @@ void loop_uncall(struct loop *l, struct loop_work *w);
  * interrupt. The loop's thread only. Queueing what is queued does nothing.
  */
 void loop_defer(struct loop *l, struct loop_work *w);
-
 /*
- * Has k->look(k) called again and again for the next `ns` nanoseconds instead of sleeping, beside
- * the completions, until it returns true; k->vain(k) if it never does. It costs a whole CPU for
- * that time, so it is for what is likely to come. loop_unlook() before k is freed: neither is
- * called any more. The loop's thread; a thread that runs loop_run().
+ * Runs `w` in the next turn, which comes at once: to go on with what would keep others waiting. The
+ * loop's thread only. Queueing what is queued does nothing.
  */
-void loop_look(struct loop *l, struct loop_look *k, uint64_t ns);
-void loop_unlook(struct loop *l, struct loop_look *k);
-/* The clock of the above, in nanoseconds. */
+void loop_next(struct loop *l, struct loop_work *w);
+
+/* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t loop_now(void);
 
 /* A loop with a thread of its own, for software devices. The thread blocks all signals. */

@@ -19,6 +19,7 @@
 #define UNVMM_MIGRATION_H
 
 #include <unvmm/diag.h>
+#include <unvmm/track.h>
 
 struct migration;
 struct vm;
@@ -68,11 +69,14 @@ int migration_params_check(const struct migration_params *p, struct diag *d) mus
 
 /* Of the switch, in nanoseconds; one after the other, so that they sum to `total`. */
 struct migration_downtime {
-	uint64_t stop;	/* vcpus parked, devices drained */
+	uint64_t park;	/* vcpus parked, software devices drained */
+	uint64_t drain; /* assigned functions: what had to be finished */
+	uint64_t stop;	/* ... stopped, confirmed */
 	uint64_t sync;	/* disks */
 	uint64_t save;	/* state of devices, vcpus, chips */
 	uint64_t ram;	/* the last pages, and the hash if that is wanted */
-	uint64_t state; /* sending it, until READY: the target has loaded it */
+	uint64_t state; /* sending it, until the target has loaded it */
+	uint64_t arm;	/* the target's assigned functions started, until READY */
 	uint64_t start; /* COMMIT until RUNNING */
 	uint64_t total;
 	uint64_t target_load, target_start; /* the target's shares of `state` and `start` */
@@ -91,8 +95,8 @@ struct migration_status {
 	uint64_t expected_downtime_ns; /* if the switch were now */
 	uint32_t throttle;	       /* percent of a vcpu's time that is taken away */
 	uint64_t elapsed_ns;	       /* since the start; fixed at the end */
-	uint64_t entry_ns; /* how long the guest stood before the first page, if it had to */
-	uint64_t setup_ns; /* until the first page */
+	uint64_t setup_ns;	       /* until the first page */
+	struct track_pause entry; /* the guest stood before the first page; zeroes: it did not */
 	struct migration_downtime downtime; /* zeroes before the switch */
 	char error[512];		    /* one sentence; empty unless it failed */
 };
@@ -108,6 +112,12 @@ struct migration_events {
 	 * migration may be started from here on.
 	 */
 	void (*ended)(void *arg, const struct migration_status *status);
+	/*
+	 * Not on the main loop but at once, on a thread of the engine: memory of a lazily restored
+	 * guest cannot be read, and whoever touches it waits for ever. It ends the process and does
+	 * not return; needed by who calls migration_allow_lazy().
+	 */
+	void (*lost)(void *arg, const char *why);
 	void *arg;
 };
 
@@ -150,6 +160,15 @@ int migration_receive(struct migration *m, int fd, const struct migration_params
 		      struct diag *d) must_check;
 int migration_restore(struct migration *m, int fd, const struct migration_params *p,
 		      struct diag *d) must_check;
+
+/*
+ * Lets migration_restore() run the guest as soon as all but its memory has been read, if the
+ * descriptor is a file: what of it is touched comes first, the rest in the background. What is
+ * damaged ends the process (events.lost) before the guest sees it. Before the sandbox is entered.
+ * -EOPNOTSUPP, -EPERM with a sentence: a device pins or shares guest memory, or this host does not
+ * do that for us; then migration_restore() reads all of it first.
+ */
+int migration_allow_lazy(struct migration *m, struct diag *d) must_check;
 
 /* Changes downtime_ms, bandwidth, timeout_ms, on_timeout and throttle of what is under way. */
 int migration_set_params(struct migration *m, const struct migration_params *p,

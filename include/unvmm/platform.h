@@ -48,6 +48,7 @@
 #define PLAT_EBDA	 0x0009fc00
 #define PLAT_ACPI_BASE	 0x000e0000
 #define PLAT_ACPI_SIZE	 0x00020000
+#define PLAT_VMGENID	 0x000ff000 /* 16 bytes, in a page of their own behind the tables */
 #define PLAT_KERNEL_MIN	 0x00100000 /* lowest load address of a kernel */
 
 /* Port I/O. */
@@ -73,6 +74,7 @@
 #define PLAT_GSI_SERIAL	   4
 #define PLAT_GSI_RTC	   8
 #define PLAT_GSI_SCI	   9
+#define PLAT_GSI_GED	   16 /* edge: the VM generation id is another one; not on the PICs */
 #define PLAT_GSI_MSI_FIRST 24
 
 /* ACPI S5 sleep type as the DSDT's _S5_ gives it. */

@@ -26,6 +26,7 @@ enum sandbox_kind {
 	SANDBOX_VF, /* assigned functions */
 	SANDBOX_MIGRATION,
 	SANDBOX_KEEPER, /* not a thread but a process (keeper.h) */
+	SANDBOX_TLS,	/* and another program (migrate/tls/) */
 	SANDBOX_KINDS,
 };
 

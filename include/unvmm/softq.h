@@ -26,24 +26,11 @@ struct softq_queue {
 	struct loop_fd kick;
 	struct loop_work publish; /* deferred to the end of the turn */
 	struct vq vq;
-	bool broken; /* no more popping until the next start */
-	bool held;   /* softq_hold() */
-
-	/*
-	 * A doorbell costs the guest an exit. On a queue for which look_max is set and whose
-	 * doorbells follow closely on each other, the thread looks for the next request for a while
-	 * before it asks for a doorbell. Nanoseconds.
-	 */
-	uint64_t look_max;	    /* set by the device after softq_init(); 0: never */
-	uint64_t look_for;	    /* how long the next time; 0: not */
-	uint64_t asked;		    /* when a doorbell was asked for last */
-	unsigned int in_vain, skip; /* looks in vain in a row; doorbells until the next try */
-	struct loop_look look;
-	struct loop_work again;
+	bool broken;		/* no more popping until the next start */
+	bool held;		/* softq_hold() */
+	struct loop_work again; /* another pass in the next turn */
+	bool gathers;		/* bursts come: set by the device after softq_init() */
 };
-
-/* A sensible look_max: as long as KVM itself looks for a halted vcpu's next interrupt. */
-#define SOFTQ_LOOK_NS 200000
 
 /* What every software device can offer of the transport's features. */
 #define SOFTQ_FEATURES                                                              \

@@ -26,7 +26,8 @@ enum state_kind {
 
 enum {
 	STATE_CHECK =
-		1, /* not loaded: must equal what the destination already has (model, sizes) */
+		1,	/* not loaded: must equal what the destination already has (model, sizes) */
+	STATE_TOLD = 2, /* also told before anything is sent: validate() sees it then, too */
 };
 
 struct state_desc;
@@ -59,7 +60,9 @@ struct state_desc {
 	/*
 	 * Checks a scratch object that holds the loaded fields, the destination's own values for
 	 * fields that the blob does not have, and zeroes outside of the table; `live` is the
-	 * destination's own object (sizes, limits). The bytes came from a peer: trust none.
+	 * destination's own object (sizes, limits). The bytes came from a peer: trust none. Of a
+	 * table with STATE_TOLD fields also before anything is sent, with those fields and the
+	 * destination's own values for all others.
 	 */
 	int (*validate)(const void *scratch, const void *live, struct diag *d);
 	/* After the commit: makes the loaded registers real (routes, timers). */

@@ -64,9 +64,15 @@ struct vf_info {
 	struct vf_iova iova[VF_IOVA_MAX];
 };
 
+/* Not in the headers of every kernel that unvmm is built with. */
+#define VF_MIGRATION_PRE_COPY (1ull << 2)
+#define VF_STATE_PRE_COPY     6u
+#define VF_STATE_PRE_COPY_P2P 7u
+
 /* What the function can do for a migration (VFIO migration v2). */
 struct vf_mig_caps {
-	uint64_t flags; /* VFIO_MIGRATION_STOP_COPY, _P2P, _PRE_COPY; 0: it cannot migrate */
+	uint64_t flags; /* VFIO_MIGRATION_STOP_COPY, _P2P, VF_MIGRATION_PRE_COPY; 0: it cannot
+			   migrate */
 	bool dma_log;	/* DMA logging: log_start() and log_report() */
 };
 

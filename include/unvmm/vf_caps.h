@@ -52,6 +52,17 @@ struct vf_caps_source {
 /* -EINVAL, or -ENOTSUP for a sound function that unvmm does not drive, with one sentence. */
 int vf_caps_find(struct vf_caps *caps, const struct vf_caps_source *src, struct diag *d) must_check;
 
+/* What lies in a page of the BAR that holds the doorbells. Only the first kind may be a guest's. */
+enum vf_page {
+	VF_PAGE_DOORBELLS, /* doorbells, and nothing else */
+	VF_PAGE_PARTLY,	   /* the notify structure does not fill it */
+	VF_PAGE_REGISTERS, /* another structure lies in it, be it a second notify structure */
+	VF_PAGE_MSIX,	   /* so does MSI-X */
+};
+
+/* page: offset of its first byte, a multiple of 4096. */
+enum vf_page vf_caps_page(const struct vf_caps *caps, uint64_t page) must_check;
+
 /* Offset of a queue's doorbell in the notify BAR; -EINVAL if it leaves the notify structure. */
 int vf_caps_doorbell(const struct vf_caps *caps, uint16_t queue_notify_off,
 		     uint64_t *offset) must_check;

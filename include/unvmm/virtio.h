@@ -102,6 +102,7 @@ struct vdev {
 	uint64_t offered;     /* features that the guest may accept; VERSION_1 included */
 
 	/* The journal: written by the transport only, read by ops. */
+	uint64_t shown; /* `offered`, or less of it: what the guest was offered where it began */
 	uint64_t negotiated;
 	uint8_t status;
 	struct vdev_queue queues[VDEV_QUEUES_MAX];
@@ -167,6 +168,8 @@ void virtio_pci_destroy(struct vdev *v);
 int virtio_pci_reset(struct vdev *v) must_check;
 int virtio_pci_quiesce(struct vdev *v) must_check;
 void virtio_pci_resume(struct vdev *v);
+/* For device_class.arm: will virtio_pci_resume() start it? Control lock held. */
+bool virtio_pci_will_start(const struct vdev *v) must_check;
 /*
  * For device_class.moved: interrupts the guest for every queue, because what was signalled at the
  * other host may not have come along. Drivers find nothing to do, or what they waited for.

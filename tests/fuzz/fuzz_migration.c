@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <unvmm/device.h>
 #include <unvmm/machine_state.h>
 #include <unvmm/migration.h>
 #include <unvmm/vm.h>
@@ -104,6 +105,21 @@ int machine_description_check(struct vm *vm, const void *blob, size_t len, struc
 	return len && *(const uint8_t *)blob == 'X' ? diag_set(d, -EINVAL, "another machine") : 0;
 }
 
+/* A device with bytes of its own: it reads all of them. */
+static void opaque_put(struct device *dev, const void *data, size_t len)
+{
+	const uint8_t *p = data;
+	uint8_t sum = 0;
+
+	for (size_t i = 0; i < len; i++)
+		sum ^= p[i];
+	*(volatile uint8_t *)dev->priv = sum;
+}
+
+static const struct device_class opaque_class = { .name = "vf", .opaque_put = opaque_put };
+static uint8_t opaque_sum;
+static struct device opaque_device = { .id = "vf0", .cls = &opaque_class, .priv = &opaque_sum };
+
 /* --- the hostile source ----------------------------------------------------------------------- */
 
 struct wire {
@@ -127,7 +143,8 @@ static void put_section(struct wire *w, uint8_t type, const uint8_t *payload, si
 	put_le16(h, type);
 	put_le32(h + 4, (uint32_t)len);
 	put_le32(h + 8, w->number++);
-	put_le32(h + 12, crc32c(crc32c(0, h, 12), payload, len));
+	put_le32(h + 12, crc32c(crc32c(0, h, 12), payload,
+				type == MSG_RAM && len > RAM_HEAD ? RAM_HEAD : len));
 	put_raw(w, h, sizeof(h));
 	put_raw(w, payload, len);
 }
@@ -147,6 +164,7 @@ static void put_ram(struct wire *w, const uint8_t *p, size_t len)
 	put_le32(payload + 8, p[2]);
 	payload[RAM_FIXED] = p[3];
 	payload[RAM_FIXED + 8] = p[4];
+	put_le64(payload + 16, ram_sum(payload + RAM_FIXED + 16, contents));
 	put_section(w, MSG_RAM, payload, RAM_FIXED + 16 + contents * PAGE_SIZE_4K);
 }
 
@@ -200,6 +218,7 @@ static struct fuzzed *machine(void)
 	    gmem_create(&fuzzed.vm.mem, RAM_SIZE, GMEM_PRIVATE, &d) ||
 	    migration_create(&fuzzed.vm, &events, &fuzzed.migration, &d))
 		abort();
+	fuzzed.vm.devices = &opaque_device;
 	return &fuzzed;
 }
 

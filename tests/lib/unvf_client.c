@@ -45,6 +45,7 @@ void unvf_client_init(struct client *c, int fd)
 
 	memset(c, 0, sizeof(*c));
 	c->fd = fd;
+	c->bar = CLIENT_BAR;
 	for (unsigned int i = 0; i < CLIENT_QUEUES; i++)
 		c->irq[i] = -1;
 	if (gmem_create(&c->mem, CLIENT_RAM, GMEM_SHARED, &d))
@@ -266,12 +267,12 @@ int unvf_client_state(struct client *c, uint32_t state)
 
 uint32_t unvf_client_reg(struct client *c, unsigned int off, unsigned int len)
 {
-	return (uint32_t)unvf_client_read(c, CLIENT_BAR, off, len);
+	return (uint32_t)unvf_client_read(c, c->bar, off, len);
 }
 
 void unvf_client_set_reg(struct client *c, unsigned int off, unsigned int len, uint32_t value)
 {
-	unvf_client_write(c, CLIENT_BAR, off, len, value);
+	unvf_client_write(c, c->bar, off, len, value);
 }
 
 uint64_t unvf_client_offered(struct client *c)
@@ -314,7 +315,7 @@ static unsigned int find_cap(struct client *c, uint8_t type)
 /* The doorbell page by the sparse area of its region, if there is one. */
 static void map_doorbells(struct client *c)
 {
-	struct vfio_region_info info = { .argsz = 4096, .index = CLIENT_BAR };
+	struct vfio_region_info info = { .argsz = 4096, .index = c->bar };
 	const struct vfio_region_info_cap_sparse_mmap *cap;
 	unsigned int notify = find_cap(c, VIRTIO_PCI_CAP_NOTIFY_CFG);
 
@@ -418,7 +419,7 @@ void unvf_client_kick(struct client *c, uint16_t q)
 	if (c->doorbells)
 		__atomic_store_n(cell, q, __ATOMIC_SEQ_CST);
 	else
-		unvf_client_write(c, CLIENT_BAR, 0x3000 + q * c->multiplier, 2, q);
+		unvf_client_write(c, c->bar, 0x3000 + q * c->multiplier, 2, q);
 }
 
 bool unvf_client_irq(struct client *c, unsigned int q, int ms)

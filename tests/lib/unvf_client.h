@@ -29,6 +29,7 @@ struct client {
 	size_t len;
 	int fds[CLIENT_QUEUES];
 	unsigned int nfds;
+	unsigned int bar; /* of virtio's structures; CLIENT_BAR */
 	/* The function, once it is driven. */
 	uint64_t features;
 	uint32_t multiplier;

@@ -418,6 +418,70 @@ static bool migration(struct vf_contract *c)
 	return caps.flags ? state_transfer(c) : no_migration(c);
 }
 
+/* A transfer is possible only where the states say so; other states are left as they were. */
+static bool migration_states(struct vf_contract *c)
+{
+	const struct vf_ops *ops = c->vf->ops;
+	struct vf_mig_caps caps = { 0 };
+	uint8_t bytes[64] = { 0 };
+	uint32_t state = 0;
+	size_t len = 0;
+
+	EXPECT(c, ops->mig_caps(c->vf, &caps), 0);
+	if (!caps.flags)
+		return true;
+	REQUIRE(c, ops->mig_read(c->vf, bytes, sizeof(bytes), &len) < 0);
+	REQUIRE(c, ops->mig_write(c->vf, bytes, sizeof(bytes)) < 0);
+	REQUIRE(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_ERROR) < 0);
+	REQUIRE(c, ops->mig_state(c->vf, 99) < 0);
+	EXPECT(c, ops->mig_state_get(c->vf, &state), 0);
+	REQUIRE(c, state == VFIO_DEVICE_STATE_RUNNING);
+	EXPECT(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_RUNNING_P2P),
+	       caps.flags & VFIO_MIGRATION_P2P ? 0 : -EINVAL);
+	EXPECT(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_STOP), 0);
+	REQUIRE(c, ops->mig_read(c->vf, bytes, sizeof(bytes), &len) < 0);
+	EXPECT(c, ops->mig_state_get(c->vf, &state), 0);
+	REQUIRE(c, state == VFIO_DEVICE_STATE_STOP);
+	EXPECT(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_RUNNING), 0);
+	if (caps.flags & VF_MIGRATION_PRE_COPY) {
+		EXPECT(c, ops->mig_state(c->vf, VF_STATE_PRE_COPY), 0);
+		EXPECT(c, ops->mig_read(c->vf, bytes, sizeof(bytes), &len), 0);
+		REQUIRE(c, len <= sizeof(bytes));
+		EXPECT(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_RUNNING), 0);
+	}
+	return true;
+}
+
+/* Bytes that are no state: taken by nobody, or refused; and out of ERROR a reset leads. */
+static bool migration_garbage(struct vf_contract *c)
+{
+	const struct vf_ops *ops = c->vf->ops;
+	struct vf_mig_caps caps = { 0 };
+	uint8_t bytes[64];
+	uint32_t state = 0;
+	int err;
+
+	memset(bytes, 0xa5, sizeof(bytes));
+	EXPECT(c, ops->mig_caps(c->vf, &caps), 0);
+	if (!caps.flags)
+		return true;
+	EXPECT(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_RESUMING), 0);
+	err = ops->mig_write(c->vf, bytes, sizeof(bytes));
+	if (!err)
+		err = ops->mig_state(c->vf, VFIO_DEVICE_STATE_STOP);
+	EXPECT(c, ops->mig_state_get(c->vf, &state), 0);
+	REQUIRE(c, !err || state == VFIO_DEVICE_STATE_ERROR || state == VFIO_DEVICE_STATE_RESUMING);
+	if (state == VFIO_DEVICE_STATE_ERROR) {
+		REQUIRE(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_RUNNING) < 0);
+		EXPECT(c, ops->reset(c->vf), 0);
+	} else {
+		EXPECT(c, ops->mig_state(c->vf, VFIO_DEVICE_STATE_RUNNING), 0);
+	}
+	EXPECT(c, ops->mig_state_get(c->vf, &state), 0);
+	REQUIRE(c, state == VFIO_DEVICE_STATE_RUNNING);
+	return true;
+}
+
 static bool dma_log(struct vf_contract *c)
 {
 	const struct vf_ops *ops = c->vf->ops;
@@ -465,6 +529,8 @@ const struct vf_contract_check vf_contract_checks[] = {
 	{ "map-ram", ram },
 	{ "reset", reset },
 	{ "migration", migration },
+	{ "migration-states", migration_states },
+	{ "migration-garbage", migration_garbage },
 	{ "dma-log", dma_log },
 	{ NULL, NULL },
 };

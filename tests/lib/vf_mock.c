@@ -21,6 +21,7 @@
 #define CFG	      VFIO_PCI_CONFIG_REGION_INDEX
 #define MSIX_BAR      2
 #define MSIX_BAR_SIZE 0x1000
+#define INDEX_BAR     4
 
 static struct vf_mock *of(struct vf *vf)
 {
@@ -74,7 +75,7 @@ unsigned int vf_mock_kicks(struct vf_mock *m, unsigned int q)
 }
 
 /* Takes the lock for a call; an error is the call's, and the lock is not held then. */
-static int enter(struct vf_mock *m)
+int vf_mock_enter(struct vf_mock *m)
 {
 	int err = 0;
 
@@ -89,7 +90,7 @@ static int enter(struct vf_mock *m)
 	return err;
 }
 
-static int leave(struct vf_mock *m, int err)
+int vf_mock_leave(struct vf_mock *m, int err)
 {
 	pthread_mutex_unlock(&m->lock);
 	return err;
@@ -143,7 +144,7 @@ void vf_mock_lose(struct vf_mock *m, const char *why)
 static int check_access(const struct vf_mock *m, unsigned int region, uint64_t off,
 			unsigned int len)
 {
-	if (region >= VF_REGIONS || !len || len > 4096 ||
+	if (region >= VF_REGIONS || !len || len > 4096 || m->state == VFIO_DEVICE_STATE_STOP_COPY ||
 	    !range_within(off, len, 0, m->vf.info.regions[region].size))
 		return -EINVAL;
 	return 0;
@@ -152,6 +153,14 @@ static int check_access(const struct vf_mock *m, unsigned int region, uint64_t o
 static bool in_common(unsigned int region, uint64_t off)
 {
 	return region == 0 && off < VM_COMMON + VM_COMMON_BYTES;
+}
+
+/* The words of the first queues, 4 bytes apart. */
+static struct vf_mock_queue *index_queue(struct vf_mock *m, uint64_t off, unsigned int len)
+{
+	if (len != 4 || off < 0x20 || off % 4 || (off - 0x20) / 4 >= m->nqueues)
+		return NULL;
+	return &m->queues[(off - 0x20) / 4];
 }
 
 static void bar_read(struct vf_mock *m, unsigned int region, uint64_t off, void *buf,
@@ -169,6 +178,8 @@ static void bar_read(struct vf_mock *m, unsigned int region, uint64_t off, void 
 		memcpy(buf, &v, len);
 		if (m->log_reads)
 			vf_mock_note(m, "read %s 0x%x", name, v);
+	} else if (region == INDEX_BAR && index_queue(m, off, len)) {
+		memcpy(buf, &index_queue(m, off, len)->word, len);
 	} else if (region == 0 && range_within(off, len, VM_CONFIG, VM_CONFIG_BYTES)) {
 		memcpy(buf, m->config + (off - VM_CONFIG), len);
 	}
@@ -178,7 +189,7 @@ static int mock_region_read(struct vf *vf, unsigned int region, uint64_t off, vo
 			    unsigned int len)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 
 	if (err)
 		return err;
@@ -187,7 +198,7 @@ static int mock_region_read(struct vf *vf, unsigned int region, uint64_t off, vo
 		memset(buf, 0xff, len);
 	else if (!err)
 		bar_read(m, region, off, buf, len);
-	return leave(m, err);
+	return vf_mock_leave(m, err);
 }
 
 static void bar_write(struct vf_mock *m, unsigned int region, uint64_t off, const void *buf,
@@ -204,6 +215,10 @@ static void bar_write(struct vf_mock *m, unsigned int region, uint64_t off, cons
 		vf_mock_note(m, "write %s 0x%x", name, v);
 		if (m->refuses != (int)off)
 			vf_model_write(m, off, v);
+	} else if (region == INDEX_BAR && index_queue(m, off, len)) {
+		vf_mock_note(m, "write ring word 0x%x", v);
+		if (!index_queue(m, off, len)->enable)
+			index_queue(m, off, len)->word = v;
 	} else if (region == 0 && off >= VM_NOTIFY) {
 		vf_model_notify(m, off - VM_NOTIFY, v);
 	}
@@ -213,21 +228,21 @@ static int mock_region_write(struct vf *vf, unsigned int region, uint64_t off, c
 			     unsigned int len)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 
 	if (err)
 		return err;
 	err = check_access(m, region, off, len);
 	if (!err && !(m->all_ones_from && m->calls >= m->all_ones_from))
 		bar_write(m, region, off, buf, len);
-	return leave(m, err);
+	return vf_mock_leave(m, err);
 }
 
 static int mock_region_mmap(struct vf *vf, unsigned int region, uint64_t off, uint64_t len,
 			    void **at)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 	void *p;
 
 	if (err)
@@ -241,56 +256,56 @@ static int mock_region_mmap(struct vf *vf, unsigned int region, uint64_t off, ui
 			err = 0;
 	}
 	if (err)
-		return leave(m, err);
+		return vf_mock_leave(m, err);
 	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, m->bar_fd, (off_t)off);
 	if (p == MAP_FAILED)
-		return leave(m, -errno);
+		return vf_mock_leave(m, -errno);
 	vf_mock_note(m, "mmap 0x%llx", (unsigned long long)off);
 	*at = p;
-	return leave(m, 0);
+	return vf_mock_leave(m, 0);
 }
 
 static int mock_doorbell_fd(struct vf *vf, unsigned int region, uint64_t off, unsigned int len,
 			    uint32_t value, int *fd)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 
 	(void)value;
 	if (err)
 		return err;
 	if (check_access(m, region, off, len))
-		return leave(m, -EINVAL);
+		return vf_mock_leave(m, -EINVAL);
 	if (!m->forwards)
-		return leave(m, -EOPNOTSUPP);
+		return vf_mock_leave(m, -EOPNOTSUPP);
 	for (unsigned int i = 0; i < m->ndoorbells; i++)
 		if (m->doorbells[i].off == off) {
 			*fd = m->doorbells[i].fd;
-			return leave(m, 0);
+			return vf_mock_leave(m, 0);
 		}
 	if (m->ndoorbells == VM_QUEUES)
-		return leave(m, -ENOSPC);
+		return vf_mock_leave(m, -ENOSPC);
 	*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	m->doorbells[m->ndoorbells].off = off;
 	m->doorbells[m->ndoorbells++].fd = *fd;
 	vf_mock_note(m, "forward 0x%llx", (unsigned long long)off);
-	return leave(m, 0);
+	return vf_mock_leave(m, 0);
 }
 
 static int mock_irq_set(struct vf *vf, const int *fds, unsigned int n)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 
 	if (err)
 		return err;
-	if (n > vf->info.nvectors)
-		return leave(m, -EINVAL);
+	if (n > vf->info.nvectors || vf_model_stands(m))
+		return vf_mock_leave(m, -EINVAL);
 	for (unsigned int i = 0; i < VM_VECTORS; i++)
 		m->irq[i] = i < n ? fds[i] : -1;
 	m->nirq = n;
 	vf_mock_note(m, "irq_set %u", n);
-	return leave(m, 0);
+	return vf_mock_leave(m, 0);
 }
 
 /* --- memory ---------------------------------------------------------------------------------- */
@@ -309,116 +324,58 @@ static int mock_dma_map(struct vf *vf, uint64_t iova, uint64_t size, void *hva, 
 			uint64_t offset, struct diag *d)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 
 	(void)fd;
 	(void)offset;
 	if (err)
 		return diag_errno(d, err, "%s: memory cannot be mapped", vf->name);
-	err = check_map(m, iova, size);
+	err = vf_model_stands(m) ? -EINVAL : check_map(m, iova, size);
 	if (err) {
 		diag_errno(d, err, "%s: memory at 0x%llx cannot be mapped", vf->name,
 			   (unsigned long long)iova);
-		return leave(m, err);
+		return vf_mock_leave(m, err);
 	}
 	m->maps[m->nmaps++] = (struct vf_mock_map){ iova, size, hva };
 	vf_mock_note(m, "dma_map 0x%llx 0x%llx", (unsigned long long)iova,
 		     (unsigned long long)size);
-	return leave(m, 0);
+	return vf_mock_leave(m, 0);
 }
 
 static int mock_dma_unmap(struct vf *vf, uint64_t iova, uint64_t size)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 
 	if (err)
 		return err;
+	if (vf_model_stands(m))
+		return vf_mock_leave(m, -EINVAL);
 	for (unsigned int i = 0; i < m->nmaps; i++)
 		if (m->maps[i].iova == iova && m->maps[i].size == size) {
 			m->maps[i] = m->maps[--m->nmaps];
 			vf_mock_note(m, "dma_unmap 0x%llx", (unsigned long long)iova);
-			return leave(m, 0);
+			return vf_mock_leave(m, 0);
 		}
-	return leave(m, -ENOENT);
+	return vf_mock_leave(m, -ENOENT);
 }
 
 static int mock_reset(struct vf *vf)
 {
 	struct vf_mock *m = of(vf);
-	int err = enter(m);
+	int err = vf_mock_enter(m);
 
 	if (err)
 		return err;
 	if (!vf->info.can_reset)
-		return leave(m, -EOPNOTSUPP);
+		return vf_mock_leave(m, -EOPNOTSUPP);
+	if (vf_model_stands(m))
+		return vf_mock_leave(m, -EINVAL);
 	vf_mock_note(m, "function reset");
+	m->state = VFIO_DEVICE_STATE_RUNNING;
 	m->never_resets = false;
 	vf_model_reset(m);
-	return leave(m, 0);
-}
-
-/* --- migration: there is none ---------------------------------------------------------------- */
-
-static int mock_mig_caps(struct vf *vf, struct vf_mig_caps *caps)
-{
-	(void)vf;
-	memset(caps, 0, sizeof(*caps));
-	return 0;
-}
-
-static int no_state(struct vf *vf, uint32_t state)
-{
-	(void)vf;
-	(void)state;
-	return -EOPNOTSUPP;
-}
-
-static int no_state_get(struct vf *vf, uint32_t *state)
-{
-	(void)vf;
-	(void)state;
-	return -EOPNOTSUPP;
-}
-
-static int no_read(struct vf *vf, void *buf, size_t cap, size_t *len)
-{
-	(void)vf;
-	(void)buf;
-	(void)cap;
-	(void)len;
-	return -EOPNOTSUPP;
-}
-
-static int no_write(struct vf *vf, const void *buf, size_t len)
-{
-	(void)vf;
-	(void)buf;
-	(void)len;
-	return -EOPNOTSUPP;
-}
-
-static int no_log_start(struct vf *vf, const struct vf_range *ranges, unsigned int n)
-{
-	(void)vf;
-	(void)ranges;
-	(void)n;
-	return -EOPNOTSUPP;
-}
-
-static int no_log_stop(struct vf *vf)
-{
-	(void)vf;
-	return -EOPNOTSUPP;
-}
-
-static int no_log_report(struct vf *vf, uint64_t iova, uint64_t size, uint64_t *bitmap)
-{
-	(void)vf;
-	(void)iova;
-	(void)size;
-	(void)bitmap;
-	return -EOPNOTSUPP;
+	return vf_mock_leave(m, 0);
 }
 
 static void mock_close(struct vf *vf)
@@ -436,14 +393,14 @@ static const struct vf_ops mock_ops = {
 	.dma_map = mock_dma_map,
 	.dma_unmap = mock_dma_unmap,
 	.reset = mock_reset,
-	.mig_caps = mock_mig_caps,
-	.mig_state = no_state,
-	.mig_state_get = no_state_get,
-	.mig_read = no_read,
-	.mig_write = no_write,
-	.log_start = no_log_start,
-	.log_stop = no_log_stop,
-	.log_report = no_log_report,
+	.mig_caps = vf_mock_mig_caps,
+	.mig_state = vf_mock_mig_state,
+	.mig_state_get = vf_mock_mig_state_get,
+	.mig_read = vf_mock_mig_read,
+	.mig_write = vf_mock_mig_write,
+	.log_start = vf_mock_log_start,
+	.log_stop = vf_mock_log_stop,
+	.log_report = vf_mock_log_report,
 	.close = mock_close,
 };
 
@@ -501,6 +458,15 @@ void vf_mock_lay_out(struct vf_mock *m, bool mappable)
 	bar->areas[0] = (struct vf_area){ VM_NOTIFY, pages };
 }
 
+void vf_mock_ring_index(struct vf_mock *m)
+{
+	m->ring_index = true;
+	m->vf.info.regions[INDEX_BAR] =
+		(struct vf_region){ .size = 0x1000, .readable = true, .writable = true };
+	put16(m, PCI_SUBSYSTEM_VENDOR_ID, 0x8086);
+	put16(m, PCI_SUBSYSTEM_ID, m->device_id == VIRTIO_ID_NET ? 0x001a : 0x0002);
+}
+
 static void fill_blk(struct vf_mock *m)
 {
 	struct virtio_blk_config c = {
@@ -548,6 +514,7 @@ struct vf_mock *vf_mock_new(uint16_t device_id, uint16_t nqueues)
 	m->multiplier = PAGE_SIZE_4K;
 	m->notify_length = nqueues * PAGE_SIZE_4K;
 	m->refuses = -1;
+	m->state = VFIO_DEVICE_STATE_RUNNING;
 	m->bar_fd = memfd_create("vf-mock", MFD_CLOEXEC);
 	if (m->bar_fd < 0 || ftruncate(m->bar_fd, VM_BAR_SIZE))
 		abort();

@@ -16,6 +16,7 @@
 #define VM_QUEUES  32
 #define VM_VECTORS 64
 #define VM_MAPS	   32
+#define VM_WRITTEN 16
 
 /* BAR 0 of the model; BAR 2 holds MSI-X. */
 #define VM_BAR_SIZE	0x20000
@@ -32,6 +33,7 @@ struct vf_mock_queue {
 	uint16_t size_max, size, vector, enable, notify_off;
 	uint64_t desc, driver, device;
 	uint16_t next; /* the next available entry that it takes */
+	uint32_t word; /* of ring_index */
 	bool resetting;
 	unsigned int kicks;
 };
@@ -52,6 +54,9 @@ struct vf_mock {
 	uint8_t generation;
 	bool generation_runs;  /* it changes at every look */
 	bool forwards;	       /* doorbell_fd() is there */
+	uint64_t mig_flags;    /* VFIO_MIGRATION_; 0: it cannot migrate (vf_mock_mig.c) */
+	bool mig_log;	       /* DMA logging is there */
+	bool ring_index;       /* words in BAR 4, for whoever disables a queue */
 	enum vm_answer answer; /* of the control queue */
 
 	/* Faults. */
@@ -60,6 +65,7 @@ struct vf_mock {
 	int refuses;		    /* offset of the common register that keeps its value; -1 */
 	bool never_resets;	    /* status stays what it is */
 	bool queue_never_resets;    /* queue_reset stays 1 */
+	uint32_t breaks_at;	    /* on the way to that state it goes to ERROR; 0: never */
 	bool gone;
 
 	/* What was done to it. */
@@ -89,6 +95,14 @@ struct vf_mock {
 	} doorbells[VM_QUEUES];
 	unsigned int ndoorbells;
 	bool closed;
+
+	uint32_t state; /* enum vfio_device_mig_state */
+	uint8_t stream[4096];
+	size_t stream_len, stream_at;
+	unsigned int ahead; /* parts that PRE_COPY has given */
+	bool logging;
+	uint64_t written[VM_WRITTEN]; /* pages since the last report */
+	unsigned int nwritten;
 };
 
 /*
@@ -99,6 +113,8 @@ struct vf_mock {
 struct vf_mock *vf_mock_new(uint16_t device_id, uint16_t nqueues);
 void vf_mock_free(struct vf_mock *m);
 
+/* Has the registers of an IFCVF function; before it is opened. */
+void vf_mock_ring_index(struct vf_mock *m);
 /* After a change of multiplier or notify_length, or of whether pages can be mapped. */
 void vf_mock_lay_out(struct vf_mock *m, bool mappable);
 
@@ -111,6 +127,11 @@ void vf_mock_lose(struct vf_mock *m, const char *why);
 void vf_mock_serve(struct vf_mock *m, enum vm_answer answer);
 /* The function's memory at an I/O virtual address, or NULL if it cannot reach it. */
 void *vf_mock_dma(struct vf_mock *m, uint64_t iova, uint64_t len);
+
+/* It writes somewhere in a page of memory: into its log, if there is one. */
+void vf_mock_writes(struct vf_mock *m, uint64_t iova);
+/* Does it look at its rings now? */
+bool vf_mock_runs(const struct vf_mock *m);
 
 /* A copy of the log since the last call, without the lock; the caller frees it. */
 char *vf_mock_take_log(struct vf_mock *m);

@@ -57,7 +57,7 @@ static void serve(struct vf_mock *m, enum vm_answer answer)
 	struct vf_mock_queue *q = &m->queues[control_queue(m)];
 	struct vring_avail *avail;
 
-	if (!q->enable || !(m->status & VIRTIO_CONFIG_S_DRIVER_OK))
+	if (!q->enable || !(m->status & VIRTIO_CONFIG_S_DRIVER_OK) || !vf_mock_runs(m))
 		return;
 	avail = vf_mock_dma(m, q->driver, 4 + q->size * 2u);
 	if (!avail)
@@ -115,6 +115,7 @@ static void queue_default(struct vf_mock_queue *q)
 	q->size = q->size_max;
 	q->vector = NO_VECTOR;
 	q->enable = q->next = 0;
+	q->word = 0;
 	q->desc = q->driver = q->device = 0;
 	q->resetting = false;
 }
@@ -235,7 +236,12 @@ void vf_model_write(struct vf_mock *m, uint64_t off, uint32_t v)
 		q->vector = v < m->vf.info.nvectors ? (uint16_t)v : NO_VECTOR;
 		return;
 	case VIRTIO_PCI_COMMON_Q_ENABLE:
-		q->enable = v == 1;
+		/* Two halves that differ are no place to begin at. */
+		q->enable = v == 1 && (!m->ring_index || q->word >> 16 == (q->word & 0xffff));
+		if (m->ring_index && q->enable)
+			q->next = (uint16_t)q->word;
+		else if (m->ring_index && !v)
+			q->word = q->next | (uint32_t)q->next << 16;
 		return;
 	case QUEUE_RESET:
 		if (v != 1 || !(m->acknowledged & VIRTIO_BIT(40)))

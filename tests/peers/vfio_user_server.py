@@ -392,7 +392,8 @@ class Server:
         return body[:32] + bytes(bits), ()
 
     def move(self, state):
-        if state > RESUMING or state == ERROR_STATE or (self.f.state, state) == (RESUMING, STOP_COPY):
+        if state > RESUMING or ERROR_STATE in (state, self.f.state) or \
+                (self.f.state, state) == (RESUMING, STOP_COPY):
             raise Refused(EINVAL)
         if self.f.state == RESUMING and self.f.blob[:4] not in (b"", b"ECHO"):
             self.f.state = ERROR_STATE

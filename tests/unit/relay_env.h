@@ -81,7 +81,8 @@ static inline unsigned int fn_run(uint16_t q, unsigned int max)
 	unsigned int n = 0;
 
 	pthread_mutex_lock(&mock->lock);
-	avail = mq->enable ? vf_mock_dma(mock, mq->driver, 4 + mq->size * 2u) : NULL;
+	avail = mq->enable && vf_mock_runs(mock) ? vf_mock_dma(mock, mq->driver, 4 + mq->size * 2u)
+						 : NULL;
 	used = mq->enable ? vf_mock_dma(mock, mq->device, 4 + mq->size * 8u) : NULL;
 	for (;
 	     avail && used && n < max && __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE) != mq->next;

@@ -49,6 +49,9 @@ static int setup(void **state)
 	fake_host_file(h, "tsc\n", CLOCK "current_clocksource");
 	fake_host_file(h, "tsc hpet acpi_pm\n", CLOCK "available_clocksource");
 	fake_host_file(h, "", "usr/bin/passt");
+	fake_host_file(h, "", "etc/pki/unvmm/ca-cert.pem");
+	fake_host_file(h, "", "etc/pki/unvmm/client-cert.pem");
+	fake_host_file(h, "", "etc/pki/unvmm/client-key.pem");
 	fake_host_file(h, "", "sys/class/iommu/ivhd0");
 	fake_host_file(h, " 24:  1  IR-PCI-MSIX-0000:00:01.0  0-edge  x\n", "proc/interrupts");
 	fake_host_file(h, "", "sys/bus/pci/drivers/vfio-pci/bind");
@@ -104,7 +107,7 @@ static void test_nothing_is_missing(void **state)
 	for (unsigned int i = 0; i < w->doc.n; i++)
 		if (w->doc.needs[i].level != DOCTOR_OK || *w->doc.needs[i].mend)
 			fail_msg("%s: %s", w->doc.needs[i].name, w->doc.needs[i].found);
-	assert_int_equal(w->doc.n, 20);
+	assert_int_equal(w->doc.n, 21);
 	assert_int_equal(w->doc.kvm, DOCTOR_KVM_HARDWARE);
 	assert_true(doctor_can_run(&w->doc));
 	for (unsigned int i = 0; i < DOCTOR_SUITES; i++)
@@ -292,6 +295,14 @@ static void test_network(void **state)
 	expect(w, "passt", DOCTOR_WARN, "not found", "apt-get install passt");
 	w->probe.path = NULL;
 	expect(w, "passt", DOCTOR_WARN, "not found", "apt-get install passt");
+	expect(w, "tls", DOCTOR_OK, "can leave by TLS", "");
+	fake_host_file(&w->host, "", "etc/pki/unvmm/server-cert.pem");
+	fake_host_file(&w->host, "", "etc/pki/unvmm/server-key.pem");
+	expect(w, "tls", DOCTOR_OK, "can leave and arrive by TLS", "");
+	fake_host_remove(&w->host, "etc/pki/unvmm/client-key.pem");
+	expect(w, "tls", DOCTOR_OK, "can arrive by TLS", "");
+	fake_host_remove(&w->host, "etc/pki/unvmm/ca-cert.pem");
+	expect(w, "tls", DOCTOR_WARN, "no certificates in /etc/pki/unvmm", "unvmm-tls");
 }
 
 static void test_iommu(void **state)
@@ -364,7 +375,7 @@ static void test_empty_host(void **state)
 	fake_host_remove(&w->host, "proc");
 	fake_host_remove(&w->host, "sys");
 	doctor_examine(&w->doc, w->host.root, &w->probe);
-	assert_int_equal(w->doc.n, 20);
+	assert_int_equal(w->doc.n, 21);
 	assert_false(doctor_can_run(&w->doc));
 }
 

@@ -151,6 +151,9 @@ static void single_turns(void **state)
 	ns = (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec;
 	assert_true(ns >= 19000000);
 	assert_int_equal(next, 2);
+	loop_next(&l, &c.work);
+	assert_int_equal(loop_turn(&l, LOOP_FOREVER), 0);
+	assert_int_equal(next, 3);
 	loop_fini(&l);
 }
 
@@ -622,12 +625,12 @@ static void busy_loop_looks(void **state)
 {
 	struct ball ball = { .work.fn = hit };
 	struct io_thread t = { 0 };
-	uint64_t looks = 0;
+	uint64_t looks = 0, end = loop_now() + 30000000000;
 
 	(void)state;
 	start(&t);
 	/* On a loaded machine either side may be off its processor: in the long run they meet. */
-	for (uint32_t i = 1; i < 200000 && seen.found < 100; i++) {
+	for (uint32_t i = 1; loop_now() < end && seen.found < 100; i++) {
 		loop_call(&t.loop, &ball.work);
 		while (__atomic_load_n(&ball.hits, __ATOMIC_SEQ_CST) < i)
 			;
@@ -645,67 +648,65 @@ static void busy_loop_looks(void **state)
 	io_thread_stop(&t);
 }
 
-/* --- looking --------------------------------------------------------------------------------- */
+/* --- the next turn --------------------------------------------------------------------------- */
 
-struct looker {
-	struct loop_look look;
-	struct loop_fd busy;
-	unsigned int looks;
-	sem_t done;
+#define MANY  2000
+#define PEEKS 500 /* each is a turn, too */
+
+struct repeated {
+	struct loop_work work;
+	struct loop *loop;
+	uint64_t runs, turns; /* of the loop, when it began */
+	bool enough;
 };
 
-static bool look_in_vain(struct loop_look *k)
+static void repeat(struct loop_work *w)
 {
-	container_of(k, struct looker, look)->looks++;
-	return false;
+	struct repeated *r = container_of(w, struct repeated, work);
+
+	r->runs++;
+	if (!r->enough)
+		loop_next(r->loop, &r->work);
 }
 
-static void give_up(struct loop_look *k)
+static void begin_repeating(struct io_thread *t, void *arg)
 {
-	sem_post(&container_of(k, struct looker, look)->done);
+	struct repeated *r = arg;
+
+	r->loop = &t->loop;
+	r->turns = t->loop.turns;
+	loop_next(r->loop, &r->work);
+	loop_next(r->loop, &r->work);
 }
 
-/* Always something to do: the next completion is there when the loop has handled this one. */
-static void stay_ready(struct loop_fd *lf, uint32_t revents)
+static void see_repeating(struct io_thread *t, void *arg)
 {
-	uint64_t one = 1;
+	struct repeated *r = arg;
 
-	(void)revents;
-	assert_int_equal(write(lf->fd, &one, sizeof(one)), sizeof(one));
+	assert_true(t->loop.turns - r->turns >= r->runs);
+	r->enough = r->runs > MANY;
 }
 
-static void look_beside_a_busy_fd(struct io_thread *t, void *arg)
+/* Without a wait, once in a turn, and for as long as one likes: others are served meanwhile. */
+static void work_goes_on_in_the_next_turn(void **state)
 {
-	struct looker *k = arg;
-
-	k->look = (struct loop_look){ .look = look_in_vain, .vain = give_up };
-	assert_int_equal(loop_add_eventfd(&t->loop, &k->busy, k->busy.fd, stay_ready), 0);
-	stay_ready(&k->busy, 0);
-	loop_look(&t->loop, &k->look, 1000000);
-}
-
-static void end_busy_fd(struct io_thread *t, void *arg)
-{
-	(void)t;
-	loop_del(&((struct looker *)arg)->busy);
-}
-
-/* A look is no idle time's: it goes on, and ends in time, while completions never cease. */
-static void looks_beside_completions(void **state)
-{
+	struct repeated r = { .work.fn = repeat };
 	struct io_thread t;
-	struct looker k = { .looks = 0 };
+	uint64_t runs;
 
 	(void)state;
-	sem_init(&k.done, 0, 0);
-	k.busy.fd = eventfd(0, EFD_NONBLOCK);
 	start(&t);
-	on_loop(&t, look_beside_a_busy_fd, &k);
-	wait_sem(&k.done);
-	assert_true(k.looks > 1);
-	on_loop(&t, end_busy_fd, &k);
+	on_loop(&t, begin_repeating, &r);
+	for (unsigned int i = 0; i < PEEKS && !r.enough; i++) {
+		usleep(10000);
+		on_loop(&t, see_repeating, &r);
+	}
+	assert_true(r.enough);
+	on_loop(&t, nothing, NULL);
+	runs = r.runs;
+	on_loop(&t, nothing, NULL);
+	assert_int_equal(r.runs, runs);
 	io_thread_stop(&t);
-	close(k.busy.fd);
 }
 
 int main(void)
@@ -726,7 +727,7 @@ int main(void)
 		cmocka_unit_test(cancelled_operation_ends),
 		cmocka_unit_test(idle_loop_sleeps),
 		cmocka_unit_test(busy_loop_looks),
-		cmocka_unit_test(looks_beside_completions),
+		cmocka_unit_test(work_goes_on_in_the_next_turn),
 		cmocka_unit_test(io_thread_blocks_signals),
 	};
 

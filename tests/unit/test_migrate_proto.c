@@ -276,7 +276,7 @@ static void test_small_messages(void **state)
 	uint8_t p[PROTO_REASON_MAX + 8];
 	char text[PROTO_REASON_MAX + 1];
 	uint16_t version;
-	uint64_t n;
+	uint64_t n, arm;
 	struct section s = section(MSG_STATE_END, p, proto_put_state_end(p, &e));
 
 	(void)state;
@@ -299,6 +299,13 @@ static void test_small_messages(void **state)
 	assert_true(n == 0x0102030405060708);
 	s.len = 7;
 	assert_int_equal(proto_get_number(&s, &n, &d), -EPROTO);
+
+	s = section(MSG_READY, p, proto_put_ready(p, 5, 0x0102030405060708));
+	assert_int_equal(p[8], 8);
+	assert_int_equal(proto_get_ready(&s, &n, &arm, &d), 0);
+	assert_true(n == 5 && arm == 0x0102030405060708);
+	s.len = 8;
+	assert_int_equal(proto_get_ready(&s, &n, &arm, &d), -EPROTO);
 
 	s = section(MSG_REFUSE, p, proto_put_reason(p, "no\033[2J disk\n"));
 	proto_get_reason(&s, text, sizeof(text));

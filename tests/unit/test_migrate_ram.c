@@ -213,8 +213,9 @@ static void test_refused_sections(void **state)
 	open_two(&t, MiB(16));
 	put_le64(p, MiB(1));
 	put_le32(p + 8, 3);
-	p[16] = 2; /* the second has contents */
+	p[24] = 2; /* the second has contents */
 	memset(p + RAM_FIXED + 16, 'x', 2 * PAGE);
+	put_le64(p + 16, ram_sum(p + RAM_FIXED + 16, 1));
 	assert_int_equal(ram_load(&t.to, p, len, &t.loaded, &t.d), 0);
 	assert_int_equal(t.to.base[MiB(1) + PAGE], 'x');
 	assert_int_equal(t.to.base[MiB(1)], 0);
@@ -223,14 +224,14 @@ static void test_refused_sections(void **state)
 		refuse(&t, p, cut, "RAM section");
 	refuse(&t, p, len + 1, "its length");
 	refuse(&t, p, len + PAGE, "its length");
-	p[24] = 2;
+	p[32] = 2;
 	refuse(&t, p, len, "contradict");
-	p[24] = 8; /* the fourth of three */
+	p[32] = 8; /* the fourth of three */
 	refuse(&t, p, len, "contradict");
-	p[24] = 0;
-	p[16] = 10;
+	p[32] = 0;
+	p[24] = 10;
 	refuse(&t, p, len + PAGE, "contradict");
-	p[16] = 2;
+	p[24] = 2;
 	p[12] = 1;
 	refuse(&t, p, len, "impossible");
 	p[12] = 0;
@@ -250,6 +251,40 @@ static void test_refused_sections(void **state)
 	close_two(&t);
 }
 
+/* Any bit of the contents, or of their sum; and pages that have changed places. */
+static void test_damaged_contents(void **state)
+{
+	uint8_t p[RAM_FIXED + 16 + 2 * PAGE] = { 0 }, *pages = p + RAM_FIXED + 16;
+	struct two t;
+
+	(void)state;
+	open_two(&t, MiB(16));
+	put_le32(p + 8, 2);
+	p[24] = 3;
+	for (size_t i = 0; i < 2 * PAGE; i++)
+		pages[i] = (uint8_t)(i * 2654435761u >> 15);
+	put_le64(p + 16, ram_sum(pages, 2));
+	assert_int_equal(ram_load(&t.to, p, sizeof(p), &t.loaded, &t.d), 0);
+	for (size_t bit = 0; bit < 2 * PAGE * 8; bit += 37) {
+		pages[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		refuse(&t, p, sizeof(p), "damaged");
+		pages[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	}
+	for (size_t bit = 0; bit < 64; bit++) {
+		p[16 + bit / 8] ^= (uint8_t)(1u << bit % 8);
+		refuse(&t, p, sizeof(p), "damaged");
+		p[16 + bit / 8] ^= (uint8_t)(1u << bit % 8);
+	}
+	for (size_t i = 0; i < PAGE; i++) {
+		uint8_t byte = pages[i];
+
+		pages[i] = pages[PAGE + i];
+		pages[PAGE + i] = byte;
+	}
+	refuse(&t, p, sizeof(p), "damaged");
+	close_two(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -259,6 +294,7 @@ int main(void)
 		cmocka_unit_test(test_zero_pages),
 		cmocka_unit_test(test_hash),
 		cmocka_unit_test(test_refused_sections),
+		cmocka_unit_test(test_damaged_contents),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -200,6 +200,47 @@ static void test_every_flipped_bit(void **state)
 	}
 }
 
+/* Of a type with a head the CRC is for that alone; of all others, and of a short one, for all. */
+static void test_the_rest_behind_a_head(void **state)
+{
+	struct section sec;
+	struct stream s;
+	struct diag d = { 0 };
+	uint8_t bytes[2 * STREAM_HEADER + 12 + 6];
+	int pair[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	open_stream(&s, pair[0]);
+	s.head_type = 3;
+	s.head_len = 8;
+	assert_int_equal(stream_send(&s, 3, "headheadrest", 12, &d), 0);
+	assert_int_equal(stream_send(&s, 3, "header", 6, &d), 0);
+	assert_int_equal(read(pair[1], bytes, sizeof(bytes)), sizeof(bytes));
+	stream_fini(&s);
+	close(pair[0]);
+	close(pair[1]);
+	for (size_t at = 0; at < sizeof(bytes); at++) {
+		bool rest = at >= STREAM_HEADER + 8 && at < STREAM_HEADER + 12;
+		int err;
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+		bytes[at] ^= 0x10;
+		assert_int_equal(write(pair[0], bytes, sizeof(bytes)), sizeof(bytes));
+		bytes[at] ^= 0x10;
+		close(pair[0]);
+		open_stream(&s, pair[1]);
+		s.head_type = 3;
+		s.head_len = 8;
+		err = stream_recv(&s, &sec, &d);
+		if (!err)
+			err = stream_recv(&s, &sec, &d);
+		assert_int_equal(err, rest ? 0 : -EPROTO);
+		stream_fini(&s);
+		close(pair[1]);
+	}
+}
+
 /* A repeated, a missing and an exchanged section: each is whole by itself. */
 static void test_sections_are_numbered(void **state)
 {
@@ -375,6 +416,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_sent_arrives),
 		cmocka_unit_test(test_every_cut),
 		cmocka_unit_test(test_every_flipped_bit),
+		cmocka_unit_test(test_the_rest_behind_a_head),
 		cmocka_unit_test(test_sections_are_numbered),
 		cmocka_unit_test(test_lengths_have_caps),
 		cmocka_unit_test(test_silence_ends),

@@ -16,7 +16,7 @@ static void print_status(const char *name, const struct migration_status *s)
 		      " zero; down %.2f ms: stop %.2f sync %.2f save %.2f ram %.2f state %.2f "
 		      "(load %.2f) start %.2f (%.2f); throttle %u %%\n",
 		      name, (double)s->elapsed_ns / 1e6, s->rounds, (double)s->transferred / 1e6,
-		      s->pages, s->zero_pages, (double)t->total / 1e6, (double)t->stop / 1e6,
+		      s->pages, s->zero_pages, (double)t->total / 1e6, (double)t->park / 1e6,
 		      (double)t->sync / 1e6, (double)t->save / 1e6, (double)t->ram / 1e6,
 		      (double)t->state / 1e6, (double)t->target_load / 1e6, (double)t->start / 1e6,
 		      (double)t->target_start / 1e6, s->throttle);
@@ -25,8 +25,9 @@ static void print_status(const char *name, const struct migration_status *s)
 /* The parts are all of it. */
 static void check_downtime(const struct migration_downtime *t)
 {
-	assert_int_equal(t->total, t->stop + t->sync + t->save + t->ram + t->state + t->start);
-	assert_true(t->stop && t->ram && t->state && t->start);
+	assert_int_equal(t->total, t->park + t->drain + t->stop + t->sync + t->save + t->ram +
+					   t->state + t->arm + t->start);
+	assert_true(t->park && t->ram && t->state && t->start && !t->drain && !t->stop);
 	assert_true(t->target_load <= t->state && t->target_start <= t->start);
 }
 

@@ -109,9 +109,12 @@ static void test_every_device_lives_and_travels(void **state)
 	struct fake_vm *f = fake_vm_new("none");
 	struct vm_config c;
 	struct diag d = { 0 };
+	struct gmem mem;
 
 	(void)state;
 	full_config(&c);
+	assert_int_equal(gmem_create(&f->vm.mem, MiB(16), GMEM_PRIVATE, &d), 0);
+	mem = f->vm.mem;
 	for (unsigned int i = 0; i < device_class_count; i++) {
 		const struct device_class *cls = device_classes[i];
 		struct device *dev;
@@ -132,6 +135,7 @@ static void test_every_device_lives_and_travels(void **state)
 		state_check_roundtrip(dev->id, dev->state, dev->nstate);
 	}
 	fake_vm_free(f);
+	gmem_destroy(&mem);
 	config_free(&c);
 }
 

@@ -393,6 +393,49 @@ static void test_dirty(void **state)
 	marks(true);
 }
 
+/* Of a used ring that has several pages those with an element of ours, and that of the index. */
+static void marks_elements(uint16_t index, unsigned int n, bool breaks)
+{
+	uint64_t bits[MiB(16) / PAGE_SIZE_4K / 64] = { 0 };
+	bool wanted[4] = { false };
+	struct play p;
+	gpa_t used;
+
+	begin(&p, 1024, 0, false, index);
+	used = p.d.layout.used;
+	wanted[0] = !breaks; /* what is written is marked, also if it is not shown */
+	for (unsigned int i = 0; i < n - breaks; i++) {
+		gpa_t at = used + 4 + ((index + i) % 1024u) * 8;
+
+		wanted[at / PAGE_SIZE_4K - used / PAGE_SIZE_4K] = true;
+		wanted[(at + 7) / PAGE_SIZE_4K - used / PAGE_SIZE_4K] = true;
+	}
+	assert_int_equal(gmem_log_start(&p.mem), 0);
+	for (unsigned int i = 0; i < n; i++)
+		(void)post(&p, false);
+	assert_int_equal(relay_forward(&p.r), n);
+	forget(&p);
+	for (unsigned int i = 0; i < n; i++)
+		fn_put(&p, breaks && i == n - 1 ? 1024 : fn_take(&p), 0);
+	fn_show(&p);
+	assert_int_equal(relay_complete(&p.r) == (int)n, !breaks);
+	gmem_log_fetch(&p.mem, bits);
+	for (unsigned int i = 0; i < ARRAY_SIZE(wanted); i++)
+		assert_int_equal(was_dirty(bits, used + i * PAGE_SIZE_4K), wanted[i]);
+	gmem_log_stop(&p.mem);
+	end(&p);
+}
+
+static void test_dirty_elements(void **state)
+{
+	(void)state;
+	for (unsigned int index = 0; index < 1024; index += 5) {
+		marks_elements((uint16_t)index, 9, false);
+		marks_elements((uint16_t)index, 2, true);
+	}
+	marks_elements(700, 1, true);
+}
+
 /* The walk over what a hostile guest makes of its descriptors meanwhile ends. */
 static void test_chain_changed(void **state)
 {
@@ -607,12 +650,19 @@ static void test_refuses_rings(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_indexes),	      cmocka_unit_test(test_out_of_order),
-		cmocka_unit_test(test_suppression),   cmocka_unit_test(test_merged),
-		cmocka_unit_test(test_sleep),	      cmocka_unit_test(test_dirty),
-		cmocka_unit_test(test_chain_changed), cmocka_unit_test(test_settle_order),
-		cmocka_unit_test(test_boundary),      cmocka_unit_test(test_hostile_function),
-		cmocka_unit_test(test_hostile_guest), cmocka_unit_test(test_window_overwritten),
+		cmocka_unit_test(test_indexes),
+		cmocka_unit_test(test_out_of_order),
+		cmocka_unit_test(test_suppression),
+		cmocka_unit_test(test_merged),
+		cmocka_unit_test(test_sleep),
+		cmocka_unit_test(test_dirty),
+		cmocka_unit_test(test_dirty_elements),
+		cmocka_unit_test(test_chain_changed),
+		cmocka_unit_test(test_settle_order),
+		cmocka_unit_test(test_boundary),
+		cmocka_unit_test(test_hostile_function),
+		cmocka_unit_test(test_hostile_guest),
+		cmocka_unit_test(test_window_overwritten),
 		cmocka_unit_test(test_refuses_rings),
 	};
 

@@ -292,7 +292,7 @@ static void test_receive(void **state)
 	command = "receive";
 	parse_ok(&o, ARGS("--listen", "h:1", "--insecure", "-m", "1G", "--expect", "x"));
 	assert_string_equal(o.listen, "h:1");
-	assert_true(o.insecure && !o.stdio && !o.from && !o.tls_folder);
+	assert_true(o.insecure && !o.stdio && !o.from && !o.tls_folder && !o.tls_peer);
 	assert_over(&o, 0, "memory=1G", "-m 1G");
 	assert_int_equal(o.nexpect, 1);
 	run_options_free(&o);
@@ -300,7 +300,7 @@ static void test_receive(void **state)
 	assert_true(o.stdio);
 	assert_string_equal(o.path, "a.cfg");
 	run_options_free(&o);
-	parse_ok(&o, ARGS("--from=file:x", "a.cfg", "--tls", "t"));
+	parse_ok(&o, ARGS("--from=file:x", "a.cfg", "--tls-creds", "t"));
 	assert_string_equal(o.from, "file:x");
 	assert_string_equal(o.path, "a.cfg");
 	assert_string_equal(o.tls_folder, "t");

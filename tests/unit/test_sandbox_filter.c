@@ -36,6 +36,7 @@
 static const char *const kind_names[] = {
 	[SANDBOX_MAIN] = "main", [SANDBOX_VCPU] = "vcpu",	    [SANDBOX_IO] = "io",
 	[SANDBOX_VF] = "vf",	 [SANDBOX_MIGRATION] = "migration", [SANDBOX_KEEPER] = "keeper",
+	[SANDBOX_TLS] = "tls",
 };
 
 static bool has_kind(const struct sandbox_rule *r, unsigned int kind)
@@ -410,6 +411,10 @@ static void kinds_do_not_do_the_work_of_others(void **state)
 		{ SANDBOX_IO, { "pwrite64", __NR_pwrite64, { -1ul } } },
 		{ SANDBOX_MAIN, { "unlinkat", __NR_unlinkat, { -1ul } } },
 		{ SANDBOX_KEEPER, { "write", __NR_write, { -1ul } } },
+		{ SANDBOX_TLS, { "openat", __NR_openat, { -1ul } } },
+		{ SANDBOX_TLS, { "connect", __NR_connect, { -1ul } } },
+		{ SANDBOX_TLS, { "recvmsg", __NR_recvmsg, { -1ul } } },
+		{ SANDBOX_TLS, { "KVM_RUN", __NR_ioctl, { -1ul, KVM_RUN } } },
 		{ SANDBOX_KEEPER, { "mmap", __NR_mmap, { 0 } } },
 		{ SANDBOX_KEEPER, { "ioctl", __NR_ioctl, { 0, TCGETS } } },
 	};

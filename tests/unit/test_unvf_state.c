@@ -10,6 +10,7 @@
 #define RUNNING	  VFIO_DEVICE_STATE_RUNNING
 #define STOP_COPY VFIO_DEVICE_STATE_STOP_COPY
 #define RESUMING  VFIO_DEVICE_STATE_RESUMING
+#define P2P	  VFIO_DEVICE_STATE_RUNNING_P2P
 #define GET	  VFIO_DEVICE_FEATURE_GET
 #define SET	  VFIO_DEVICE_FEATURE_SET
 #define START	  (SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START)
@@ -28,21 +29,21 @@ static uint32_t state_of(struct client *c)
 /* From every state to every state, by the shortest path. */
 static void test_every_arc(void **state)
 {
-	static const uint32_t states[] = { STOP, RUNNING, STOP_COPY, RESUMING };
+	static const uint32_t states[] = { STOP, RUNNING, STOP_COPY, RESUMING, P2P };
 	struct env *e = env_new("--type blk --image IMAGE --state");
 	struct client *c = env_client(e, 0);
 
 	(void)state;
 	unvf_client_open(c);
-	for (unsigned int i = 0; i < 16; i++) {
-		assert_int_equal(unvf_client_state(c, states[i / 4]), 0);
-		assert_int_equal(unvf_client_state(c, states[i % 4]), 0);
-		assert_int_equal(state_of(c), states[i % 4]);
+	for (unsigned int i = 0; i < 25; i++) {
+		assert_int_equal(unvf_client_state(c, states[i / 5]), 0);
+		assert_int_equal(unvf_client_state(c, states[i % 5]), 0);
+		assert_int_equal(state_of(c), states[i % 5]);
 	}
 	assert_int_equal(unvf_client_state(c, VFIO_DEVICE_STATE_ERROR), -EINVAL);
 	assert_int_equal(unvf_client_state(c, 6 /* PRE_COPY */), -EINVAL);
 	assert_int_equal(unvf_client_state(c, 99), -EINVAL);
-	assert_int_equal(state_of(c), RESUMING);
+	assert_int_equal(state_of(c), P2P);
 	env_drop(c);
 	env_free(e);
 }
@@ -63,7 +64,8 @@ static void test_features(void **state)
 						     0),
 				 want);
 		if (i)
-			assert_int_equal(*(uint64_t *)(c->body + 8), VFIO_MIGRATION_STOP_COPY);
+			assert_int_equal(*(uint64_t *)(c->body + 8),
+					 VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P);
 		assert_int_equal(unvf_client_feature(c, START | VFIO_DEVICE_FEATURE_PROBE, NULL, 0),
 				 want);
 		assert_int_equal(unvf_client_feature(c, GET | 55, NULL, 0), -ENOTTY);

@@ -325,6 +325,51 @@ static void test_doorbells(void **state)
 	assert_int_equal(at, 0x3000);
 }
 
+/* Which pages of the doorbells' BAR may be a guest's: [0x3000, 0x7000) is doorbells. */
+static void test_pages(void **state)
+{
+	struct vf_caps c;
+
+	(void)state;
+	good();
+	is_found(&c);
+	assert_int_equal(vf_caps_page(&c, 0x3000), VF_PAGE_DOORBELLS);
+	assert_int_equal(vf_caps_page(&c, 0x6000), VF_PAGE_DOORBELLS);
+	assert_int_equal(vf_caps_page(&c, 0x7000), VF_PAGE_PARTLY);
+	assert_int_equal(vf_caps_page(&c, 0x2000), VF_PAGE_PARTLY);
+	put_cap(NOTIFY, ISR, VIRTIO_PCI_CAP_NOTIFY_CFG, 4, 0x3800, 0x1000);
+	is_found(&c);
+	assert_int_equal(vf_caps_page(&c, 0x3000), VF_PAGE_PARTLY);
+	assert_int_equal(vf_caps_page(&c, 0x4000), VF_PAGE_PARTLY);
+	/* What nobody uses keeps its pages all the same: shared memory, a second notify structure.
+	 */
+	good();
+	f.config[PCI_CAPABILITY_LIST] = 0xb0;
+	put_cap(0xb0, COMMON, VIRTIO_PCI_CAP_SHARED_MEMORY_CFG, 4, 0x4ff0, 0x20);
+	f.config[0xb0 + VIRTIO_PCI_CAP_LEN] = 24;
+	is_found(&c);
+	assert_int_equal(vf_caps_page(&c, 0x3000), VF_PAGE_DOORBELLS);
+	assert_int_equal(vf_caps_page(&c, 0x4000), VF_PAGE_REGISTERS);
+	assert_int_equal(vf_caps_page(&c, 0x5000), VF_PAGE_REGISTERS);
+	assert_int_equal(vf_caps_page(&c, 0x6000), VF_PAGE_DOORBELLS);
+	good();
+	f.config[MSIX + PCI_CAP_LIST_NEXT] = 0xb0;
+	put_cap(0xb0, 0, VIRTIO_PCI_CAP_NOTIFY_CFG, 4, 0x5000, 0x100);
+	is_found(&c);
+	assert_int_equal(c.notify.offset, 0x3000);
+	assert_int_equal(vf_caps_page(&c, 0x4000), VF_PAGE_DOORBELLS);
+	assert_int_equal(vf_caps_page(&c, 0x5000), VF_PAGE_REGISTERS);
+	/* MSI-X may not overlap the doorbells themselves; in another BAR it is in nobody's way. */
+	good();
+	put32(MSIX + PCI_MSIX_TABLE, 0x7000 | 4);
+	is_found(&c);
+	assert_int_equal(vf_caps_page(&c, 0x6000), VF_PAGE_DOORBELLS);
+	c.msix_table.offset = 0x6800;
+	assert_int_equal(vf_caps_page(&c, 0x6000), VF_PAGE_MSIX);
+	c.msix_table.bar = 1;
+	assert_int_equal(vf_caps_page(&c, 0x6000), VF_PAGE_DOORBELLS);
+}
+
 /* Capabilities may lie over each other, so there can be more than there is room for side by side.
  */
 static void test_too_many(void **state)
@@ -357,6 +402,7 @@ int main(void)
 		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_doorbells),
+		cmocka_unit_test(test_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -175,8 +175,15 @@ static void test_hostile_disk(void **state)
 	is_refused("0 segments");
 	config.blk.seg_max = 0xffffffff;
 	config.blk.physical_block_exp = 255;
+	config.blk.max_discard_sectors = config.blk.max_write_zeroes_sectors = 0x3fffff;
+	config.blk.max_discard_seg = config.blk.max_write_zeroes_seg = 256;
 	adopt();
 	assert_int_equal(config.blk.seg_max, 254);
+	/* As a software disk has them: the guest may go on with one. */
+	assert_int_equal(config.blk.max_discard_sectors, GiB(1) / 512);
+	assert_int_equal(config.blk.max_write_zeroes_sectors, MiB(128) / 512);
+	assert_int_equal(config.blk.max_discard_seg, 1);
+	assert_int_equal(config.blk.max_write_zeroes_seg, 1);
 	assert_int_equal(config.blk.physical_block_exp, 0);
 	vf_mock_free(mock);
 }

@@ -43,6 +43,20 @@ static void test_mock(void **state)
 	assert_int_equal(failed, 0);
 }
 
+static void test_mock_that_moves(void **state)
+{
+	struct vf_mock *m = vf_mock_new(VIRTIO_ID_NET, 3);
+	unsigned int failed;
+
+	(void)state;
+	assert_non_null(m);
+	m->mig_flags = VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P | VF_MIGRATION_PRE_COPY;
+	m->mig_log = true;
+	failed = vf_contract_run(&m->vf, "mock-mig");
+	vf_mock_free(m);
+	assert_int_equal(failed, 0);
+}
+
 /* --- against the independent server ---------------------------------------------------------- */
 
 static void over_server(const char *name, const char *const *args, bool with_loop)
@@ -170,6 +184,12 @@ static void test_unvf_plain(void **state)
 	over_unvf("unvf-plain", (const char *[]){ "--doorbell", "ioeventfd", NULL });
 }
 
+static void test_unvf_log_alone(void **state)
+{
+	(void)state;
+	over_unvf("unvf-log", (const char *[]){ "--dirty-log", "--ring-index", NULL });
+}
+
 static void test_unvf_messages(void **state)
 {
 	(void)state;
@@ -216,13 +236,11 @@ static int over_address(bool vfio, const char *address)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mock),
-		cmocka_unit_test(test_server),
-		cmocka_unit_test(test_server_without_loop),
-		cmocka_unit_test(test_server_minimal),
-		cmocka_unit_test(test_unvf),
-		cmocka_unit_test(test_unvf_plain),
-		cmocka_unit_test(test_unvf_messages),
+		cmocka_unit_test(test_mock),	       cmocka_unit_test(test_mock_that_moves),
+		cmocka_unit_test(test_server),	       cmocka_unit_test(test_server_without_loop),
+		cmocka_unit_test(test_server_minimal), cmocka_unit_test(test_unvf),
+		cmocka_unit_test(test_unvf_plain),     cmocka_unit_test(test_unvf_messages),
+		cmocka_unit_test(test_unvf_log_alone),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);

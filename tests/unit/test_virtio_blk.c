@@ -487,6 +487,7 @@ static void state_is_checked(void **state)
 
 	(void)state;
 	set_up(&e, FLUSH);
+	assert_int_equal(virtio_blk_class.quiesce(&e.dev), 0); /* nothing else writes to it now */
 	ref = &e.dev.state[VIRTIO_PCI_STATES];
 	assert_int_equal(e.dev.nstate, VIRTIO_PCI_STATES + 1);
 	state_check_roundtrip("blk0", ref, 1);

@@ -167,76 +167,6 @@ static void failing_backend_loses_frames(void **state)
 	tear_down(&e);
 }
 
-static bool doorbell_is_asked_for(const struct vq_driver *d)
-{
-	const uint16_t *avail_event = (const uint16_t *)&d->used->ring[d->layout.size];
-
-	return __atomic_load_n(avail_event, __ATOMIC_ACQUIRE) == d->avail_idx;
-}
-
-/* Sends a frame and says whether it took a doorbell. */
-static bool doorbell_was_needed(struct env *e)
-{
-	static const struct virtio_net_hdr_v1 none;
-	bool needed;
-
-	send_cut(e, 0, &none, 60, NULL, false);
-	needed = vqd_show(&e->d[1]);
-	if (needed)
-		e->net->vdev.ops->kick(&e->net->vdev, 1);
-	assert_int_equal(wait_used(e, 1).len, 0);
-	return needed;
-}
-
-/* Two frames 100 ms apart: the queue learns that it need not sleep in between. */
-static void foresee_doorbells(struct env *e)
-{
-	const struct timespec gap = { .tv_nsec = 100000000 };
-
-	e->net->sq.queues[1].look_max = 0; /* what the start taught does not count */
-	assert_true(doorbell_was_needed(e));
-	e->net->sq.queues[1].look_max = 60000000000;
-	e->net->sq.queues[1].asked = loop_now();
-	nanosleep(&gap, NULL);
-	assert_true(doorbell_was_needed(e));
-}
-
-/* A doorbell is an exit of the guest: where they follow closely they are not asked for. */
-static void doorbells_are_foreseen(void **state)
-{
-	const struct timespec gap = { .tv_nsec = 100000000 };
-	struct env e;
-
-	(void)state;
-	set_up(&e, 1, 0);
-	foresee_doorbells(&e);
-	/* The last would have been found within 100 ms, so now it looks for 200. */
-	assert_false(doorbell_was_needed(&e));
-	assert_false(doorbell_is_asked_for(&e.d[1]));
-	assert_false(doorbell_was_needed(&e));
-	/* Nothing comes: it asks again, and looks no more for some doorbells. */
-	for (unsigned int i = 0; i < 10 * WAIT_S && !doorbell_is_asked_for(&e.d[1]); i++)
-		nanosleep(&gap, NULL);
-	assert_true(doorbell_was_needed(&e));
-	assert_true(doorbell_was_needed(&e));
-	tear_down(&e);
-}
-
-/* A stop while it looks. */
-static void stopped_while_looking(void **state)
-{
-	struct env e;
-
-	(void)state;
-	set_up(&e, 1, 0);
-	foresee_doorbells(&e);
-	assert_int_equal(virtio_pci_quiesce(&e.net->vdev), 0);
-	virtio_pci_resume(&e.net->vdev);
-	assert_int_equal(e.net->vdev.queues[1].index, 2);
-	doorbell_was_needed(&e);
-	tear_down(&e);
-}
-
 static void long_queue_of_frames(void **state)
 {
 	const struct virtio_net_hdr_v1 hdr = { 0 };
@@ -594,8 +524,6 @@ int main(void)
 		cmocka_unit_test(backend_without_room_is_waited_for),
 		cmocka_unit_test(failing_backend_loses_frames),
 		cmocka_unit_test(long_queue_of_frames),
-		cmocka_unit_test(doorbells_are_foreseen),
-		cmocka_unit_test(stopped_while_looking),
 		cmocka_unit_test(frame_in_one_buffer),
 		cmocka_unit_test(header_in_pieces),
 		cmocka_unit_test(frames_over_several_buffers),

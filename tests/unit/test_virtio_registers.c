@@ -255,7 +255,7 @@ static void test_state_refusals(void **state)
 	x->fv->unwelcome = OWN;
 	refuse(x, "/virtio", "status", LIVE, "not a set");
 	x->fv->unwelcome = 0;
-	x->fv->vdev.offered = V1;
+	x->fv->vdev.offered = x->fv->vdev.shown = V1;
 	refuse(x, "/virtio", "status", LIVE, "lacks 0x20");
 }
 
