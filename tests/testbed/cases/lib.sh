@@ -4,7 +4,7 @@
 # set -e; it ends by fail or skip, or well. A guest is booted by boot, or by start, await and finish.
 
 UNVMM=$(realpath -m "${UNVMM:-build/unvmm}")
-CASE_TIMEOUT=${CASE_TIMEOUT:-240}
+CASE_TIMEOUT=${TESTBED_CASE_TIMEOUT:-240}
 # shellcheck disable=SC2034 # for suite
 SLOW_CASES=()
 # What the guest prints on its serial port, and what unvmm says.
