@@ -75,20 +75,21 @@ unvmm_target() {
 	[ "${AT[unvmm]}" = a ] || there=a
 	UNVMM_RECEIVE=("$UNVMM" receive --listen "127.0.0.1:$PORT" --insecure "${MACHINE[@]}")
 	UNVMM_RUNTIME_DIR=$TESTBED_SCRATCH/$there "${UNVMM_RECEIVE[@]}" <&"${FDS[unvmm]}" \
-		>>"$TESTBED_SCRATCH/unvmm.out" 2>"$TESTBED_SCRATCH/unvmm-target.err" &
+		>>"$TESTBED_SCRATCH/unvmm.out" 2>"$TESTBED_SCRATCH/unvmm-$there.err" &
 	TARGET=$!
 	NEXT=$there
 	for _ in {1..200}; do
-		! grep -q "waiting for the guest" "$TESTBED_SCRATCH/unvmm-target.err" || return 0
+		! grep -q "waiting for the guest" "$TESTBED_SCRATCH/unvmm-$there.err" || return 0
 		sleep 0.1
 	done
-	fail "unvmm receive: $(cat "$TESTBED_SCRATCH/unvmm-target.err")"
+	fail "unvmm receive: $(cat "$TESTBED_SCRATCH/unvmm-$there.err")"
 }
 
 # unvmm_move LIMIT: RESULT is the last answer of query-migrate.
 unvmm_move() {
 	UNVMM_MIGRATE=("$UNVMM" migrate web --to "127.0.0.1:$PORT" --insecure --downtime "$1" --json)
-	RESULT=$(unvmm_at "${UNVMM_MIGRATE[@]:1}" | tail -n 1)
+	RESULT=$(unvmm_at "${UNVMM_MIGRATE[@]:1}" | tail -n 1) ||
+		fail "unvmm migrate: $(tail -qn 3 "$TESTBED_SCRATCH"/unvmm*.err)"
 	AT[unvmm]=$NEXT
 	[[ $RESULT == *'"completed"'* ]] || fail "unvmm migrate: $RESULT"
 }
