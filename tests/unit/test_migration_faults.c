@@ -5,6 +5,8 @@
  */
 #include "migration_env.h"
 
+#include "exactly.h"
+
 #define JOBS 4u /* processes for the faults at every message */
 
 /* --- refusals --------------------------------------------------------------------------------- */
@@ -187,32 +189,6 @@ struct proxy {
 	pid_t target;
 	int fired; /* pipe */
 };
-
-static bool read_exactly(int fd, uint8_t *p, size_t len)
-{
-	while (len) {
-		ssize_t n = read(fd, p, len);
-
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
-static bool write_exactly(int fd, const uint8_t *p, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
 
 /* Passes one section on; false: the proxy's work is over. */
 static bool pass_on(struct proxy *x, struct way *w)

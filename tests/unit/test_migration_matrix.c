@@ -12,6 +12,8 @@
  */
 #include "matrix_env.h"
 
+#include "exactly.h"
+
 #define JOBS	 6u  /* cases at a time */
 #define SILENCE	 250 /* ms, where somebody has to wait for it */
 #define PATIENCE 5000
@@ -67,19 +69,6 @@ static const struct proto_table *table_of(enum side side)
 static bool unusual(unsigned int msg)
 {
 	return msg == MSG_REFUSE || msg == MSG_ABORT || msg == MSG_ABORTED;
-}
-
-static bool exactly(int fd, uint8_t *p, size_t len)
-{
-	while (len) {
-		ssize_t n = read(fd, p, len);
-
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
 }
 
 static bool readable(int fd)
@@ -237,8 +226,8 @@ static void pass_on(struct link *l, struct way *w)
 	if (!w->len) {
 		size_t len;
 
-		if (!exactly(w->from, w->buf, STREAM_HEADER) ||
-		    !exactly(w->from, w->buf + STREAM_HEADER, get_le32(w->buf + 4))) {
+		if (!read_exactly(w->from, w->buf, STREAM_HEADER) ||
+		    !read_exactly(w->from, w->buf + STREAM_HEADER, get_le32(w->buf + 4))) {
 			sever(l); /* who has ended neither speaks nor hears */
 			return;
 		}

@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "exactly.h"
 #include "net_backend.h"
 
 #define BUF (NET_HDR + NET_FRAME_MAX)
@@ -436,36 +437,6 @@ static void taps_that_cannot_be_used(void **state)
 
 /* --- passt ------------------------------------------------------------------------------------ */
 
-static bool read_all(int fd, void *buf, size_t len)
-{
-	uint8_t *p = buf;
-
-	while (len) {
-		ssize_t n = read(fd, p, len);
-
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
-static bool write_all(int fd, const void *buf, size_t len)
-{
-	const uint8_t *p = buf;
-
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
 /* What this program does when it is called passt: FAKE_PASST says how well. */
 static int fake_passt(int argc, char **argv)
 {
@@ -487,14 +458,14 @@ static int fake_passt(int argc, char **argv)
 	if (fork()) /* ready: to the background */
 		return 0;
 	if (!strcmp(how, "garbage"))
-		write_all(fd, garbage, sizeof(garbage));
+		write_exactly(fd, garbage, sizeof(garbage));
 	if (!strcmp(how, "sleep"))
 		usleep(300000);
-	while (read_all(fd, &len, 4) && strcmp(how, "die")) {
+	while (read_exactly(fd, &len, 4) && strcmp(how, "die")) {
 		memcpy(buf, &len, 4);
 		len = ntohl(len);
-		if (len > NET_FRAME_MAX || !read_all(fd, buf + 4, len) ||
-		    !write_all(fd, buf, 4 + len))
+		if (len > NET_FRAME_MAX || !read_exactly(fd, buf + 4, len) ||
+		    !write_exactly(fd, buf, 4 + len))
 			break;
 	}
 	_exit(0);
