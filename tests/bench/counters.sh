@@ -109,7 +109,9 @@ switches_added() {
 		END {for (t in was) n++; print n + 0}' <(echo "$1") <(echo "$2")
 }
 
-# host_cpu_us PID: CPU time of all its threads, without what the guest itself ran.
+# host_cpu_us PID: CPU time of all its threads, without what the guest itself ran. Where the tick
+# decides which of both a time is, the guest gets what KVM does with interrupts off, and single runs
+# of 1 s are some 30 % off; hosts with --exact-time tell them apart.
 host_cpu_us() {
 	local stat
 	stat=$(<"/proc/$1/stat")

@@ -13,7 +13,7 @@ guest_start() {
 	mkfifo "$TESTBED_SCRATCH/$name.in"
 	exec {fd}<>"$TESTBED_SCRATCH/$name.in"
 	: >"$TESTBED_SCRATCH/$name.out"
-	"$@" <&"$fd" >>"$TESTBED_SCRATCH/$name.out" 2>"$TESTBED_SCRATCH/$name.err" &
+	${TESTBED_EXACT_CPUS:+taskset -c "$TESTBED_EXACT_CPUS"} "$@" <&"$fd" >>"$TESTBED_SCRATCH/$name.out" 2>"$TESTBED_SCRATCH/$name.err" &
 	PIDS[$name]=$!
 	FDS[$name]=$fd
 	COMMANDS[$name]=${*@Q}
@@ -150,6 +150,8 @@ run_fio() {
 # per N COUNT: COUNT / N.
 per() { awk -v n="$1" -v c="$2" 'BEGIN {print c / n}'; }
 
+# What measures stays away from what is measured.
+[ -z "${TESTBED_EXACT_CPUS-}" ] || taskset -pc 0 $$ >/dev/null
 SCREENING=2
 [ -z "${BENCH_QUICK-}" ] || SCREENING=1
 trap 'kill -KILL "${PIDS[@]}" 2>/dev/null || true' EXIT

@@ -5,6 +5,7 @@
 
 HOSTS=1
 HOST_CPUS=2
+HOST_EXACT=0 # 1: one CPU more
 HOST_MEM=4G
 HOST_TIMEOUT=1800
 HOST_OUTPUT=
@@ -27,6 +28,8 @@ HOST_USAGE="  --vf blk[,KEY=VALUE]...  a virtio block function, bound to vfio-pc
   --vf net[,KEY=VALUE]...  a virtio net function (keys: QEMU's virtio-net-pci); both repeatable
   --hosts 2                two of them on one LAN; COMMAND runs on the first, \"on 2 ...\" on the other
   --cpus N                 CPUs of the host (default $HOST_CPUS)
+  --exact-time             time in guests is counted to the ns, not by the tick, on these CPUs; one more,
+                           number 0, keeps the time and takes interrupts (environment: TESTBED_EXACT_CPUS)
   --mem M                  memory of the host (default $HOST_MEM)
   --output DIR             where the kernel log and results go (default: a folder removed at the end)
   --timeout S              end everything after S seconds, status 124 (default $HOST_TIMEOUT)"
@@ -48,6 +51,7 @@ parse_options() {
 		--mem) HOST_MEM=$2 ;;
 		--output) HOST_OUTPUT=$(realpath -m "$2") ;;
 		--timeout) HOST_TIMEOUT=$2 ;;
+		--exact-time) HOST_EXACT=1 && shift && continue ;;
 		-h | --help) show_usage "$0" && echo "$HOST_USAGE" && exit ;;
 		--) shift && COMMAND=("$@") && return ;;
 		*) die 2 "unknown option $1 (see -h)" ;;
@@ -130,6 +134,7 @@ write_environment() {
 			echo "export TESTBED_INITRD_${flavour^^}=$BUILD/guest-$flavour.cpio"
 			echo "export TESTBED_SMALL_INITRD_${flavour^^}=$BUILD/small-$flavour.cpio"
 		done
+		[ $HOST_EXACT = 0 ] || echo "export TESTBED_EXACT_CPUS=1-$HOST_CPUS"
 		echo "export TESTBED_VFS=${#VF_KINDS[@]}"
 		for i in "${!VF_KINDS[@]}"; do
 			echo "export TESTBED_VF$i=${VF_ADDRESSES[i]} TESTBED_VF${i}_KIND=${VF_KINDS[i]}"
@@ -146,7 +151,7 @@ host_start() {
 	ARGS=(-name "host$n" -nodefaults -display none -no-reboot -no-user-config
 		-M q35,kernel-irqchip=split,sata=off,smbus=off,vmport=off,hpet=off
 		-accel tcg,thread=multi,tb-size=1024 -cpu EPYC,+svm,+npt
-		-smp "$HOST_CPUS" -m "$HOST_MEM"
+		-smp $((HOST_CPUS + HOST_EXACT)) -m "$HOST_MEM"
 		-device intel-iommu,intremap=on,caching-mode=on,device-iotlb=on
 		-kernel "$BUILD/kernel-generic/vmlinux" -initrd "$BUILD/l1.cpio"
 		-serial "file:$(kernel_log "$n")"
@@ -162,6 +167,7 @@ host_start() {
 		"testbed.start=$TESTBED_DIR/l1/start" "testbed.vfs=$(IFS=,; echo "${VF_ADDRESSES[*]}")"
 		"testbed.nic=$(printf '0000:00:%02x.0' $((own + 3)))"
 		"testbed.modules=$(realpath "$BUILD/kernel-generic/lib/modules"/*)")
+	[ $HOST_EXACT = 0 ] || append+=("nohz_full=1-$HOST_CPUS" irqaffinity=0)
 	ARGS+=(-append "${append[*]}")
 	if [ -n "${TTY-}" ]; then
 		echo "export TESTBED_TTY='$TTY' TESTBED_SIZE='$(stty size)' TERM='${TERM-}'" >>"$STATE/host$n/env"

@@ -10,7 +10,7 @@ need_qemu
 SUBJECTS=(vf qemu-vfio emulated qemu-emulated qemu-iothread)
 EMULATED=(emulated qemu-emulated) # those that a goal is about
 [ -z "${BENCH_QUICK-}" ] || SUBJECTS=(vf qemu-vfio emulated) EMULATED=(emulated)
-HOST_ARGS=(--mem 6G)
+HOST_ARGS=(--mem 6G --exact-time)
 for i in "${!SUBJECTS[@]}"; do HOST_ARGS+=(--vf "blk,serial=vf$i"); done
 enter_testbed "${HOST_ARGS[@]}"
 . "$BENCH_DIR/guests.sh"

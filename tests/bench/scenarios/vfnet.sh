@@ -8,7 +8,7 @@
 . "$BENCH_DIR/counters.sh"
 
 need_qemu
-enter_testbed --mem 5G --vf net --vf net --vf net
+enter_testbed --mem 5G --exact-time --vf net --vf net --vf net
 . "$BENCH_DIR/guests.sh"
 . "$BENCH_DIR/traffic.sh"
 MEM=128M
