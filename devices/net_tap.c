@@ -276,8 +276,9 @@ static int refuse(const struct net_tap *t, int err, struct diag *d)
 	if (err == -EPERM)
 		return diag_set(d, err,
 				"the tap \"%s\" belongs to another user; as root: ip tuntap del "
-				"dev %s mode tap && ip tuntap add dev %s mode tap user $USER%s",
-				t->name, t->name, t->name, multi);
+				"dev %s mode tap && ip tuntap add dev %s mode tap user $USER%s && "
+				"ip link set %s up",
+				t->name, t->name, t->name, multi, t->name);
 	if (err == -EINVAL && kind > 0 && t->npairs > 1)
 		return diag_set(
 			d, err,

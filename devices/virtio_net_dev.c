@@ -176,8 +176,6 @@ static int net_create(struct vm *vm, struct device *dev, const void *opaque, str
 	if (err)
 		goto out_free;
 	net->sq.drain = net_drain;
-	for (unsigned int pair = 0; pair < net->npairs; pair++)
-		net->sq.queues[2 * pair + 1].gathers = true;
 	err = virtio_pci_create(&net->vdev, d);
 	if (err)
 		goto out_softq;

@@ -194,7 +194,6 @@ const struct sandbox_rule sandbox_rules[] = {
 	/* --- a thread's own business --- */
 	ALLOW(rt_sigreturn, ALL, "returns from a signal's handler"),
 	ALLOW(rt_sigprocmask, VM, "raise(); a thread that ends"),
-	ALLOW(sched_yield, I, "a burst of packets gathers (softq.c)"),
 	ALLOW(restart_syscall, ALL, "a wait goes on after SIGSTOP and SIGCONT"),
 	ALLOW(getpid, VM | T, "raise(), statistics; GnuTLS looks for a fork"),
 	ALLOW(gettid, VM, "raise()"),

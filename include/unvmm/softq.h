@@ -29,7 +29,6 @@ struct softq_queue {
 	bool broken;		/* no more popping until the next start */
 	bool held;		/* softq_hold() */
 	struct loop_work again; /* another pass in the next turn */
-	bool gathers;		/* bursts come: set by the device after softq_init() */
 };
 
 /* What every software device can offer of the transport's features. */
