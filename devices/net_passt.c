@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +23,7 @@
 #include <unistd.h>
 
 #include <unvmm/log.h>
+#include <unvmm/spawn.h>
 
 #define LENGTH	 4u
 #define RX_BYTES KiB(128) /* two of the largest frames, or many small ones in one read */
@@ -301,35 +301,17 @@ static int spawn(pid_t *pid, int sock, int messages, unsigned int mtu)
 			 (char[]){ "-m" },
 			 mtu_text,
 			 NULL };
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attr;
-	sigset_t set;
-	int err;
+	/* Not the terminal: passt must not take what is typed to the guest. */
+	const struct spawn_fd fds[] = { { -1, STDIN_FILENO },
+					{ -1, STDOUT_FILENO },
+					{ messages, STDERR_FILENO },
+					{ sock, CHILD_FD } };
 
 	snprintf(fd, sizeof(fd), "%d", CHILD_FD);
 	snprintf(mtu_text, sizeof(mtu_text), "%u", mtu);
 	if (!mtu)
 		argv[5] = NULL;
-	posix_spawn_file_actions_init(&files);
-	posix_spawnattr_init(&attr);
-	sigemptyset(&set);
-	posix_spawnattr_setsigmask(&attr, &set);
-	sigaddset(&set, SIGPIPE);
-	posix_spawnattr_setsigdefault(&attr, &set);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	/* Not the terminal: passt must not take what is typed to the guest. */
-	err = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-	if (!err)
-		err = posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
-	if (!err)
-		err = posix_spawn_file_actions_adddup2(&files, messages, 2);
-	if (!err)
-		err = posix_spawn_file_actions_adddup2(&files, sock, CHILD_FD);
-	if (!err)
-		err = posix_spawnp(pid, "passt", &files, &attr, argv, environ);
-	posix_spawn_file_actions_destroy(&files);
-	posix_spawnattr_destroy(&attr);
-	return -err;
+	return spawn_program("passt", argv, fds, ARRAY_SIZE(fds), pid);
 }
 
 /*
@@ -390,7 +372,9 @@ static int start(int sock, unsigned int mtu, struct diag *d)
 	if (status == -ETIMEDOUT)
 		return diag_set(d, status, "passt was not ready in %d s", START_MS / 1000);
 	if (status)
-		return diag_set(d, -EIO, "passt cannot start: %.200s",
+		return diag_set(d, -EIO,
+				"passt cannot start: %.200s (it needs an interface of this host "
+				"with an address and a default route)",
 				words[0] ? words : "it gives no reason");
 	return 0;
 }

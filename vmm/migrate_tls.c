@@ -9,8 +9,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +16,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <unvmm/spawn.h>
 
 #define REPORT_MS 20000 /* the helper's own deadline is 10 s */
 #define END_MS	  5000
@@ -57,35 +57,6 @@ static int find(char *path, size_t size, struct diag *d)
 			"\"make install\" puts it there");
 }
 
-static int run(const char *path, char *const argv[], int local, int net, int report, pid_t *pid)
-{
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attr;
-	sigset_t set;
-	int err;
-
-	posix_spawn_file_actions_init(&files);
-	posix_spawnattr_init(&attr);
-	sigemptyset(&set);
-	posix_spawnattr_setsigmask(&attr, &set);
-	sigaddset(&set, SIGPIPE);
-	posix_spawnattr_setsigdefault(&attr, &set);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	err = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	if (!err)
-		err = posix_spawn_file_actions_adddup2(&files, report, STDOUT_FILENO);
-	/* To themselves: that takes close-on-exec away, there only. */
-	if (!err)
-		err = posix_spawn_file_actions_adddup2(&files, local, local);
-	if (!err)
-		err = posix_spawn_file_actions_adddup2(&files, net, net);
-	if (!err)
-		err = posix_spawn(pid, path, &files, &attr, argv, environ);
-	posix_spawn_file_actions_destroy(&files);
-	posix_spawnattr_destroy(&attr);
-	return -err;
-}
-
 static int start(const struct migrate_tls *t, bool server, int local, int net, int report,
 		 struct diag *d)
 {
@@ -99,6 +70,9 @@ static int start(const struct migrate_tls *t, bool server, int local, int net, i
 				 local_text,
 				 "--net",
 				 net_text };
+	const struct spawn_fd fds[] = {
+		{ -1, STDIN_FILENO }, { report, STDOUT_FILENO }, { local, local }, { net, net }
+	};
 	int err = find(path, sizeof(path), d), status;
 	pid_t pid;
 
@@ -110,7 +84,7 @@ static int start(const struct migrate_tls *t, bool server, int local, int net, i
 		argv[9] = "--peer";
 		argv[10] = t->peer;
 	}
-	err = run(path, (char *const *)(uintptr_t)argv, local, net, report, &pid);
+	err = spawn_program(path, (char *const *)(uintptr_t)argv, fds, ARRAY_SIZE(fds), &pid);
 	if (err)
 		return diag_errno(d, err, "cannot start %.200s", path);
 	/* It goes to the background at once. */

@@ -564,7 +564,9 @@ static void passt_that_cannot_start(void **state)
 
 	(void)state;
 	assert_int_not_equal(start_passt("fail", &d), 0);
-	assert_string_equal(d.text, "passt cannot start: No interface to use");
+	assert_string_equal(d.text,
+			    "passt cannot start: No interface to use (it needs an interface "
+			    "of this host with an address and a default route)");
 	setenv("PATH", "/nowhere", 1);
 	assert_int_equal(start_passt("echo", &e), -ENOENT);
 	assert_non_null(strstr(e.text, "there is no passt on this host"));
