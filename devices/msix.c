@@ -23,11 +23,6 @@ static bool vector_masked(const struct msix *m, unsigned int v)
 	       (m->table[v].ctrl & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
-bool msix_enabled(const struct msix *m)
-{
-	return m->control & PCI_MSIX_FLAGS_ENABLE;
-}
-
 /* --- sources -------------------------------------------------------------------------------- */
 
 static void source_detach(struct msix *m, struct msix_source *s)
@@ -72,7 +67,8 @@ static void vector_update(struct msix *m, unsigned int v)
 	bool masked = vector_masked(m, v);
 
 	if (!masked && m->gsi[v] >= 0 && vector_route(m, v))
-		log_error("%s: KVM refuses the route of MSI-X vector %u", m->pci->id, v);
+		log_limited(&m->limit, LOG_ERROR, "%s: KVM refuses the route of MSI-X vector %u",
+			    m->pci->id, v);
 	for (unsigned int i = 0; i < m->nsources; i++) {
 		struct msix_source *s = &m->sources[i];
 
@@ -81,7 +77,8 @@ static void vector_update(struct msix *m, unsigned int v)
 		if (masked)
 			source_detach(m, s);
 		else if (source_attach(m, s))
-			log_error("%s: KVM refuses the irqfd of MSI-X vector %u", m->pci->id, v);
+			log_limited(&m->limit, LOG_ERROR,
+				    "%s: KVM refuses the irqfd of MSI-X vector %u", m->pci->id, v);
 	}
 }
 

@@ -20,11 +20,15 @@ struct console_conf {
 
 /* --- the chardev ------------------------------------------------------------------------------ */
 
-/* Passes output on: as far as there is room for it, or all, though it may be lost then. */
+/*
+ * Passes output on: as far as there is room for it, or all, though it may be lost then. At most as
+ * much as the ring holds: a guest that refills it as fast as it is emptied must not keep the
+ * control lock. What is left is for the loop's next turn.
+ */
 static void pass_output(struct virtio_console *con, bool all)
 {
 	uint8_t buf[1024];
-	size_t n, room;
+	size_t n, room, left = CONSOLE_RING;
 	bool wake;
 
 	do {
@@ -34,7 +38,10 @@ static void pass_output(struct virtio_console *con, bool all)
 		pthread_mutex_unlock(&con->lock);
 		if (n)
 			chardev_write(con->chardev, buf, n);
-	} while (n);
+		left -= n < left ? n : left;
+	} while (n && left);
+	if (n)
+		loop_call(&con->vdev.vm->main_loop, &con->main_work);
 	pthread_mutex_lock(&con->lock);
 	wake = con->tx_held && con->to_host.len <= CONSOLE_RING / 2;
 	if (wake)
@@ -255,8 +262,8 @@ static void console_free(struct virtio_console *con)
 {
 	struct vm *vm = con->vdev.vm;
 
-	if (vm->operator== con->chardev)
-		vm->operator= vm->console;
+	if (vm->attended == con->chardev)
+		vm->attended = vm->console;
 	loop_uncall(&vm->main_loop, &con->main_work);
 	chardev_close(con->chardev);
 	pthread_mutex_destroy(&con->lock);
@@ -326,9 +333,9 @@ static void seat_operator(struct virtio_console *con)
 
 	if (con->name[0])
 		return;
-	if (chardev_kind(con->chardev) == CHARDEV_STDIO ||
-	    !vm->operator|| chardev_kind(vm->operator) == CHARDEV_NONE)
-		vm->operator= con->chardev;
+	if (chardev_kind(con->chardev) == CHARDEV_STDIO || !vm->attended ||
+	    chardev_kind(vm->attended) == CHARDEV_NONE)
+		vm->attended = con->chardev;
 }
 
 static int console_create(struct vm *vm, struct device *dev, const void *conf, struct diag *d)

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define RNG_IOVECS	OFFER_RNG_QUEUE_SIZE /* a chain may be as long as the queue (2.7.13.3) */
@@ -137,10 +138,30 @@ static void rng_destroy(struct device *dev)
 	free(r);
 }
 
+/* Its descriptor. A pipe may have nothing for the io thread, which all disks would wait for then.
+ */
+static int open_source(const char *path, struct diag *d)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || fcntl(fd, F_SETFL, O_RDONLY) < 0) {
+		int err = diag_errno(d, -errno, "rng: source \"%s\" cannot be opened", path);
+
+		if (fd >= 0)
+			close(fd);
+		return err;
+	}
+	if (S_ISCHR(st.st_mode) || S_ISREG(st.st_mode))
+		return fd;
+	close(fd);
+	return diag_set(d, -EINVAL,
+			"rng: source \"%s\" is neither a device like /dev/hwrng nor a file", path);
+}
+
 static int rng_create(struct vm *vm, struct device *dev, const void *conf, struct diag *d)
 {
 	const struct rng_conf *rc = conf;
-	const char *source = rc->source ? rc->source : "/dev/urandom";
 	struct loop *loop = vm_io_loop(vm, d);
 	struct rng *r;
 	int err;
@@ -158,9 +179,9 @@ static int rng_create(struct vm *vm, struct device *dev, const void *conf, struc
 				 .nqueues = 1,
 				 .offered = offer_features(VIRTIO_ID_RNG, 0) };
 	r->vdev.queues[0].size_max = offer_queue_size(VIRTIO_ID_RNG);
-	r->fd = open(source, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	r->fd = open_source(rc->source ? rc->source : "/dev/urandom", d);
 	if (r->fd < 0) {
-		err = diag_errno(d, -errno, "rng: source \"%s\" cannot be opened", source);
+		err = r->fd;
 		goto fail_open;
 	}
 	err = softq_init(&r->sq, &r->vdev, loop, rng_handle, d);

@@ -283,11 +283,6 @@ bool vq_enable_kicks(struct vq *q)
 	return RING_LOAD_MB(&q->avail_ring->idx) == q->next_avail;
 }
 
-bool vq_waiting(const struct vq *q)
-{
-	return __atomic_load_n(&q->avail_ring->idx, __ATOMIC_ACQUIRE) != q->next_avail;
-}
-
 bool vq_look(struct vq *q)
 {
 	uint16_t idx = __atomic_load_n(&q->avail_ring->idx, __ATOMIC_ACQUIRE), waiting;

@@ -6,6 +6,8 @@
  *   exit N    the byte N to the exit-status port       off      ACPI S5
  *   panic     the pvpanic port                         reset    port 0xcf9
  *   print N   N lines, for tests of slow readers       kbd      the i8042's reset
+ *
+ * Option: fault (a triple fault, at once and so after each reset).
  */
 #include <misc/pvpanic.h>
 
@@ -65,6 +67,20 @@ static void obey(const char *line)
 			print("%u of %u\r\n", i + 1, n);
 }
 
+/* An exception without a gate to go to, and none for the double fault that follows. */
+static void triple_fault(void)
+{
+	struct {
+		uint16_t limit;
+		uintptr_t base;
+	} __attribute__((packed)) idt;
+
+	__asm__ volatile("sidt %0" : "=m"(idt));
+	memset((void *)idt.base, 0, idt.limit + 1u);
+	io_fence();
+	__asm__ volatile("ud2");
+}
+
 void guest_main(const struct boot_info *boot)
 {
 	static char line[LINE_MAX];
@@ -72,6 +88,8 @@ void guest_main(const struct boot_info *boot)
 
 	(void)boot;
 	print("ready\r\n");
+	if (opt_flag("fault"))
+		triple_fault();
 	for (;;) {
 		uint8_t c = read_byte();
 

@@ -125,11 +125,6 @@ bool chardev_connected(const struct chardev *c)
 	return c->kind != CHARDEV_UNIX || c->in_fd >= 0;
 }
 
-const char *chardev_pty(const struct chardev *c)
-{
-	return c->pty[0] ? c->pty : NULL;
-}
-
 void chardev_info(const struct chardev *c, struct report *r)
 {
 	report_text(r, "chardev", "%s", c->spec);

@@ -4,31 +4,49 @@
  */
 #include "cmd_client.h"
 #include "cmd.h"
+#include "options.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <json-c/json.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SECONDS_MAX 86400.0
+#define COUNT_MAX   1000000000
+
+/* getopt's value for a switch without a letter. */
+enum { OPT_JSON = 256, OPT_TIMEOUT, OPT_NOW, OPT_DEAD };
 
 static const struct {
-	unsigned int needs;
+	unsigned int needs; /* what a command must understand; 0: all do */
+	struct option opt;
 	const char *left, *help;
 } switches[] = {
-	{ CMD_JSON, "    --json", "print JSON" },
-	{ CMD_TIMEOUT, "    --timeout SECONDS", "how long it may take to power off (30)" },
-	{ CMD_NOW, "    --now", "end the guest at once" },
-	{ CMD_DEAD, "    --destination-is-dead",
+	{ CMD_JSON, { "json", no_argument, NULL, OPT_JSON }, "    --json", "print JSON" },
+	{ CMD_TIMEOUT,
+	  { "timeout", required_argument, NULL, OPT_TIMEOUT },
+	  "    --timeout SECONDS",
+	  "how long it may take to power off (30)" },
+	{ CMD_NOW, { "now", no_argument, NULL, OPT_NOW }, "    --now", "end the guest at once" },
+	{ CMD_DEAD,
+	  { "destination-is-dead", no_argument, NULL, OPT_DEAD },
+	  "    --destination-is-dead",
 	  "it was being moved and does not run there: it goes on here" },
-	{ CMD_BATCH, "-b, --batch", "print one table after the other, without control sequences" },
-	{ CMD_BATCH, "-n, --count N", "end after N tables" },
-	{ CMD_BATCH, "-d, --delay SECONDS", "time between two tables (2)" },
-	{ 0, "-h, --help", "this text" },
+	{ CMD_BATCH,
+	  { "batch", no_argument, NULL, 'b' },
+	  "-b, --batch",
+	  "print one table after the other, without control sequences" },
+	{ CMD_BATCH,
+	  { "count", required_argument, NULL, 'n' },
+	  "-n, --count N",
+	  "end after N tables" },
+	{ CMD_BATCH,
+	  { "delay", required_argument, NULL, 'd' },
+	  "-d, --delay SECONDS",
+	  "time between two tables (2)" },
+	{ 0, { "help", no_argument, NULL, 'h' }, "-h, --help", "this text" },
 };
 
 static void usage(const char *command, unsigned int understands, const char *about)
@@ -45,90 +63,82 @@ static void usage(const char *command, unsigned int understands, const char *abo
 	       "guest\n");
 }
 
-static bool parse_seconds(const char *text, unsigned int *ms)
-{
-	char *end;
-	double s = strtod(text, &end);
-
-	if (end == text || *end || !isfinite(s) || s < 0 || s > SECONDS_MAX)
-		return false;
-	*ms = (unsigned int)(s * 1000);
-	return true;
-}
-
-static bool parse_count(const char *text, unsigned int *n)
+static int parse_count(const char *text, unsigned int *n, struct diag *d)
 {
 	char *end;
 	long v = strtol(text, &end, 10);
 
-	if (end == text || *end || v < 1 || v > 1000000000)
-		return false;
+	if (end == text || *end || v < 1 || v > COUNT_MAX)
+		return diag_set(d, -EINVAL, "--count %.40s: it must be a number from 1 to %d", text,
+				COUNT_MAX);
 	*n = (unsigned int)v;
-	return true;
+	return 0;
 }
 
-/* One switch; false when it is unknown to the command or its value is wrong. */
-static bool take_switch(struct cmd_args *a, int opt, unsigned int understands)
+static int parse_time(const struct options_time *t, unsigned int *ms, struct diag *d)
 {
+	uint64_t v;
+	int err = options_time(t, optarg, &v, d);
+
+	if (!err)
+		*ms = (unsigned int)v;
+	return err;
+}
+
+static int take_switch(struct cmd_args *a, int opt, struct diag *d)
+{
+	static const struct options_time timeout = { .name = "timeout",
+						     .zero = true,
+						     .max = SECONDS_MAX };
+	static const struct options_time delay = { .name = "delay", .max = SECONDS_MAX };
+
 	switch (opt) {
-	case 'j':
+	case OPT_JSON:
 		a->json = true;
-		return understands & CMD_JSON;
-	case 't':
-		return understands & CMD_TIMEOUT && parse_seconds(optarg, &a->timeout_ms);
-	case 'w':
+		return 0;
+	case OPT_NOW:
 		a->now = true;
-		return understands & CMD_NOW;
-	case 'D':
+		return 0;
+	case OPT_DEAD:
 		a->dead = true;
-		return understands & CMD_DEAD;
+		return 0;
+	case OPT_TIMEOUT:
+		return parse_time(&timeout, &a->timeout_ms, d);
 	case 'b':
 		a->batch = true;
-		return understands & CMD_BATCH;
+		return 0;
 	case 'n':
-		return understands & CMD_BATCH && parse_count(optarg, &a->count);
-	case 'd':
-		return understands & CMD_BATCH && parse_seconds(optarg, &a->delay_ms);
-	default:
-		return false;
+		return parse_count(optarg, &a->count, d);
+	default: /* 'd' */
+		return parse_time(&delay, &a->delay_ms, d);
 	}
 }
 
 bool cmd_args_parse(struct cmd_args *a, int argc, char **argv, unsigned int understands,
 		    const char *about, int *status)
 {
-	static const struct option longs[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "timeout", required_argument, NULL, 't' },
-		{ "now", no_argument, NULL, 'w' },
-		{ "destination-is-dead", no_argument, NULL, 'D' },
-		{ "batch", no_argument, NULL, 'b' },
-		{ "count", required_argument, NULL, 'n' },
-		{ "delay", required_argument, NULL, 'd' },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
-	};
-	int opt;
+	struct option longs[ARRAY_SIZE(switches) + 1] = { 0 };
+	struct diag d = { "" };
+	int opt, err = 0, n = 0;
 
+	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
+		if (!switches[i].needs || understands & switches[i].needs)
+			longs[n++] = switches[i].opt;
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, "bn:d:h", longs, NULL)) >= 0) {
+	while (!err && (opt = getopt_long(argc, argv, understands & CMD_BATCH ? ":bn:d:h" : ":h",
+					  longs, NULL)) >= 0) {
 		if (opt == 'h') {
 			usage(argv[0], understands, about);
 			*status = 0;
 			return false;
 		}
-		if (take_switch(a, opt, understands))
-			continue;
-		fprintf(stderr,
-			"unvmm: %s: \"%s\" is no switch of it, or has not the value that it needs; "
-			"try 'unvmm %s --help'\n",
-			argv[0], argv[optind - 1], argv[0]);
-		*status = EXIT_USAGE;
-		return false;
+		err = opt == '?' || opt == ':' ? options_refused(opt, argv, longs, &d)
+					       : take_switch(a, opt, &d);
 	}
-	if (argc - optind > (understands & CMD_NAME ? 1 : 0)) {
-		fprintf(stderr, "unvmm: %s: \"%s\" is one argument too many\n", argv[0],
-			argv[argc - 1]);
+	if (!err && argc - optind > (understands & CMD_NAME ? 1 : 0))
+		err = diag_set(&d, -EINVAL, "\"%.60s\" is one argument too many", argv[argc - 1]);
+	if (err) {
+		fprintf(stderr, "unvmm: %s: %s; try 'unvmm %s --help'\n", argv[0], d.text, argv[0]);
 		*status = EXIT_USAGE;
 		return false;
 	}
@@ -138,11 +148,7 @@ bool cmd_args_parse(struct cmd_args *a, int argc, char **argv, unsigned int unde
 
 int cmd_failed(int err, const struct diag *d)
 {
-	fputs("unvmm: ", stderr);
-	/* The sentence may have come from the guest's process. */
-	for (const char *p = d->text; *p; p++)
-		fputc((unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p, stderr);
-	fputc('\n', stderr);
+	fprintf(stderr, "unvmm: %s\n", d->text);
 	return err == -EREMOTEIO || err == -ETIMEDOUT || err == -EPIPE || err == -EBADMSG ||
 			       err == -EMSGSIZE
 		       ? EXIT_GUEST_FAILED

@@ -4,9 +4,10 @@
  */
 #include "cmd.h"
 #include "doctor.h"
+#include "options.h"
 #include "sysfs.h"
 
-#include <getopt.h>
+#include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -14,6 +15,8 @@
 #include <unvmm/report.h>
 
 #include "cmd_client.h"
+
+#define OPT_JSON 256 /* getopt's value for a switch without a letter */
 
 static const char *const levels[] = {
 	[DOCTOR_OK] = "ok",
@@ -95,7 +98,7 @@ static void usage(void)
 int cmd_doctor(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "json", no_argument, NULL, 'j' },
+		{ "json", no_argument, NULL, OPT_JSON },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -103,24 +106,23 @@ int cmd_doctor(int argc, char **argv)
 	struct diag d = { "" };
 	struct doctor doc;
 	bool json = false;
-	int opt, root;
+	int opt, root, err = 0;
 
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
+	while (!err && (opt = getopt_long(argc, argv, ":h", longs, NULL)) >= 0) {
 		if (opt == 'h') {
 			usage();
 			return 0;
 		}
-		json = opt == 'j';
-		if (json)
-			continue;
-		fprintf(stderr,
-			"unvmm: doctor: \"%s\" is no switch of it; try 'unvmm doctor --help'\n",
-			argv[optind - 1]);
-		return EXIT_USAGE;
+		if (opt == OPT_JSON)
+			json = true;
+		else
+			err = options_refused(opt, argv, longs, &d);
 	}
-	if (optind < argc) {
-		fprintf(stderr, "unvmm: doctor: \"%s\" is one argument too many\n", argv[optind]);
+	if (!err && optind < argc)
+		err = diag_set(&d, -EINVAL, "\"%.60s\" is one argument too many", argv[optind]);
+	if (err) {
+		fprintf(stderr, "unvmm: doctor: %s; try 'unvmm doctor --help'\n", d.text);
 		return EXIT_USAGE;
 	}
 	root = sysfs_open_root("/", &d);

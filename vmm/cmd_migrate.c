@@ -10,15 +10,10 @@
 #include "cmd_migrate.h"
 #include "cmd.h"
 #include "cmd_client.h"
-#include "migrate_tls.h"
 #include "migrate_transport.h"
 
-#include <unvmm/config.h>
-
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <json-c/json.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,21 +26,11 @@
 
 #define POLL_MS	     50
 #define CONTROL_MS   30000
-#define SECONDS_MAX  86400.0
 #define SSH_END_MS   5000
 #define EXIT_UNKNOWN 3 /* nobody here knows where the guest runs */
 
-struct options {
-	const char *name, *to;
-	struct migrate_tls tls;
-	char **remote; /* arguments of `unvmm receive` there; NULL ends it */
-	bool json, cancel, insecure, keep_running, force;
-	uint64_t bandwidth;
-	unsigned int downtime_ms, timeout_ms;
-};
-
 struct migrate {
-	struct options o;
+	struct migrate_options o;
 	struct migrate_address to;
 	struct client_link link;
 	struct show show;
@@ -65,180 +50,19 @@ static void on_interrupt(int sig)
 	interrupted++;
 }
 
-/* --- the command line ------------------------------------------------------------------------ */
-
-enum {
-	OPT_TO = 256,
-	OPT_DOWNTIME,
-	OPT_BANDWIDTH,
-	OPT_TIMEOUT,
-	OPT_ON_TIMEOUT,
-	OPT_CANCEL,
-	OPT_JSON,
-	OPT_INSECURE,
-	OPT_TLS_CREDS,
-	OPT_TLS_PEER,
-	OPT_KEEP
-};
-
-static void usage(void)
-{
-	puts("usage: unvmm migrate [NAME] --to WHERE [OPTIONS] [-- RECEIVE-OPTIONS]\n"
-	     "       unvmm migrate [NAME] --cancel\n"
-	     "Moves a running guest to another host, or into a file. WHERE is\n"
-	     "  ssh://[USER@]HOST[:PORT]  \"unvmm receive --stdio RECEIVE-OPTIONS\" is run there\n"
-	     "  HOST[:PORT]               \"unvmm receive --listen\" waits there "
-	     "(port " MIGRATE_PORT ")\n"
-	     "  unix:PATH  fd:N           the same, through a UNIX socket or an open one\n"
-	     "  file:PATH                 a file, for \"unvmm receive --from file:PATH\"\n\n"
-	     "      --downtime MS        how long the guest may stand still (300)\n"
-	     "      --bandwidth SIZE     bytes per second at most, or with K, M, G\n"
-	     "      --timeout SECONDS    how long its memory may be copied while it runs\n"
-	     "      --on-timeout WHAT    then: \"cancel\", or \"force\" (whatever the downtime)\n"
-	     "      --keep-running       file: the guest goes on; without it its process ends\n"
-	     "      --tls-creds FOLDER   certificates for TCP (" MIGRATE_TLS_FOLDER ")\n"
-	     "      --tls-peer NAME      whose certificate HOST has, if not HOST's own\n"
-	     "      --insecure           unencrypted TCP: for networks that are trusted\n"
-	     "      --cancel             end a migration that is under way; the guest goes on\n"
-	     "      --json               print JSON, a line per second and one at the end\n"
-	     "  -h, --help               this text\n\n"
-	     "NAME may be left out when one guest is running. ^C cancels.\n\n"
-	     "exit status: 0 it is there, 1 it is not and goes on here, 2 wrong usage, no such\n"
-	     "guest or no connection, 3 it stands still here and may run there");
-}
-
-static bool parse_ms(const char *text, double unit, unsigned int *ms)
-{
-	char *end;
-	double v = strtod(text, &end);
-
-	if ((!isdigit((unsigned char)*text) && *text != '.') || *end || !(v > 0) ||
-	    v * unit > SECONDS_MAX * 1000)
-		return false;
-	*ms = (unsigned int)(v * unit + 0.5);
-	return *ms > 0;
-}
-
-static int bad_value(const char *name, const char *value, const char *right, struct diag *d)
-{
-	return diag_set(d, -EINVAL, "--%s %.60s: it must be %s", name, value, right);
-}
-
-static int take_option(struct options *o, int opt, const char *arg, struct diag *d)
-{
-	switch (opt) {
-	case OPT_TO:
-		o->to = arg;
-		return 0;
-	case OPT_DOWNTIME:
-		return parse_ms(arg, 1, &o->downtime_ms)
-			       ? 0
-			       : bad_value("downtime", arg, "a number of milliseconds above 0", d);
-	case OPT_BANDWIDTH:
-		return !config_parse_size(arg, &o->bandwidth) && o->bandwidth
-			       ? 0
-			       : bad_value("bandwidth", arg, "bytes per second, as in 100M", d);
-	case OPT_TIMEOUT:
-		return parse_ms(arg, 1000, &o->timeout_ms)
-			       ? 0
-			       : bad_value("timeout", arg, "a number of seconds above 0", d);
-	case OPT_ON_TIMEOUT:
-		o->force = !strcmp(arg, "force");
-		return o->force || !strcmp(arg, "cancel")
-			       ? 0
-			       : bad_value("on-timeout", arg, "\"cancel\" or \"force\"", d);
-	case OPT_CANCEL:
-		o->cancel = true;
-		return 0;
-	case OPT_JSON:
-		o->json = true;
-		return 0;
-	case OPT_INSECURE:
-		o->insecure = true;
-		return 0;
-	case OPT_TLS_CREDS:
-		o->tls.folder = arg;
-		return 0;
-	case OPT_TLS_PEER:
-		o->tls.peer = arg;
-		return 0;
-	case OPT_KEEP:
-		o->keep_running = true;
-		return 0;
-	default:
-		return -EINVAL;
-	}
-}
-
-/* What stands behind "--", and is not for us. */
-static int split_remote(struct options *o, int argc, char **argv)
-{
-	for (int i = 1; i < argc; i++)
-		if (!strcmp(argv[i], "--")) {
-			o->remote = argv + i + 1;
-			argv[i] = NULL;
-			return i;
-		}
-	return argc;
-}
-
-static int check_options(const struct options *o, struct diag *d)
-{
-	if (o->cancel && o->to)
-		return diag_set(d, -EINVAL, "--cancel goes without --to");
-	if (!o->cancel && !o->to)
-		return diag_set(d, -EINVAL, "say where it shall go: --to HOST");
-	return 0;
-}
-
-/* 1: the command ends with status 0. */
-static int parse(struct options *o, int argc, char **argv, struct diag *d)
-{
-	static const struct option longs[] = {
-		{ "to", required_argument, NULL, OPT_TO },
-		{ "downtime", required_argument, NULL, OPT_DOWNTIME },
-		{ "bandwidth", required_argument, NULL, OPT_BANDWIDTH },
-		{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-		{ "on-timeout", required_argument, NULL, OPT_ON_TIMEOUT },
-		{ "cancel", no_argument, NULL, OPT_CANCEL },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "insecure", no_argument, NULL, OPT_INSECURE },
-		{ "tls-creds", required_argument, NULL, OPT_TLS_CREDS },
-		{ "tls-peer", required_argument, NULL, OPT_TLS_PEER },
-		{ "keep-running", no_argument, NULL, OPT_KEEP },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
-	};
-	int opt, err = 0, n = split_remote(o, argc, argv);
-
-	opterr = 0;
-	while (!err && (opt = getopt_long(n, argv, "h", longs, NULL)) >= 0) {
-		if (opt == 'h') {
-			usage();
-			return 1;
-		}
-		err = take_option(o, opt, optarg, d);
-		if (err)
-			diag_set(d, err,
-				 "\"%.60s\" is no switch of migrate, or has not the value that it "
-				 "needs",
-				 argv[optind - 1]);
-	}
-	if (!err && n - optind > 1)
-		err = diag_set(d, -EINVAL, "\"%.60s\" is one argument too many", argv[n - 1]);
-	if (!err)
-		o->name = optind < n ? argv[optind] : NULL;
-	return err ? err : check_options(o, d);
-}
-
 static int check_target(const struct migrate *m, struct diag *d)
 {
-	const struct options *o = &m->o;
+	const struct migrate_options *o = &m->o;
 
 	if (o->remote && m->to.kind != MIGRATE_SSH)
 		return diag_set(d, -EINVAL, "what stands behind -- is for ssh://HOST only");
 	if (o->keep_running && m->to.kind != MIGRATE_FILE)
 		return diag_set(d, -EINVAL, "--keep-running is for file:PATH only");
+	if (m->to.kind == MIGRATE_TCP && !strcmp(m->to.port, "0"))
+		return diag_set(d, -EINVAL,
+				"--to %.60s: nobody listens at port 0; \"unvmm receive\" says at "
+				"which it does",
+				o->to);
 	if (m->to.kind == MIGRATE_TCP && !m->to.host[0])
 		return diag_set(d, -EINVAL, "--to %.60s names no host", o->to);
 	if ((o->tls.folder || o->tls.peer) && (m->to.kind != MIGRATE_TCP || o->insecure))
@@ -596,11 +420,9 @@ static int move_guest(struct migrate *m, struct diag *d)
 
 int cmd_migrate(int argc, char **argv)
 {
-	struct migrate m = {
-		.o = { .downtime_ms = 300 }, .link = { .fd = -1, .pidfd = -1 }, .fd = -1, .tls = -1
-	};
+	struct migrate m = { .link = { .fd = -1, .pidfd = -1 }, .fd = -1, .tls = -1 };
 	struct diag d = { "" };
-	int status, err = parse(&m.o, argc, argv, &d);
+	int status, err = migrate_options_parse(&m.o, argc, argv, &d);
 
 	if (err) {
 		if (err < 0)

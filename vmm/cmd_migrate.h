@@ -1,12 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cmd_migrate.h - what `unvmm migrate` knows of a migration under way, and how it shows it: a bar
- * on a terminal, else a line per second, or JSON. (cmd_migrate_show.c) Main thread.
+ * cmd_migrate.h - what the files of `unvmm migrate` share: its command line
+ * (cmd_migrate_options.c), what it knows of a migration under way, and how it shows it: a bar on a
+ * terminal, else a line per second, or JSON (cmd_migrate_show.c). Main thread.
  */
 #ifndef UNVMM_VMM_CMD_MIGRATE_H
 #define UNVMM_VMM_CMD_MIGRATE_H
 
 #include "client.h"
+#include "migrate_tls.h"
+
+/* What the command line says; texts point into argv. */
+struct migrate_options {
+	const char *name, *to;
+	struct migrate_tls tls;
+	char **remote; /* arguments of `unvmm receive` there; NULL ends it */
+	bool json, cancel, insecure, keep_running, force;
+	uint64_t bandwidth; /* bytes per second; 0: any */
+	unsigned int downtime_ms, timeout_ms;
+};
+
+/*
+ * Writes o in full; argv is permuted, and cut at "--". 1: the help has been printed, and the
+ * command ends with status 0. -EINVAL with a sentence.
+ */
+int migrate_options_parse(struct migrate_options *o, int argc, char **argv,
+			  struct diag *d) must_check;
 
 /* An answer to query-migrate. */
 struct progress {

@@ -82,8 +82,11 @@ static int open_file(struct arrival *a, struct vm *vm, struct diag *d)
 	const char *path = source_of(a)->address.path;
 
 	(void)vm;
-	a->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	return a->fd < 0 ? diag_errno(d, -errno, "--from file:%.200s", path) : 0;
+	/* An open would wait for a FIFO's writer, deaf to ^C; the engine waits with a deadline. */
+	a->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return a->fd < 0 || fcntl(a->fd, F_SETFL, O_RDONLY) < 0
+		       ? diag_errno(d, -errno, "--from file:%.200s", path)
+		       : 0;
 }
 
 /* What this process was started with is closed when the guest runs (inherited.h): copies are not.

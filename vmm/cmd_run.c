@@ -1,19 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cmd_run.c - `unvmm run`: from the command line to a guest in the foreground, its end, and the
- * exit status. `unvmm receive` has the same guest, which comes from elsewhere. Main thread;
- * on_event and the handlers run on the main loop.
+ * exit status. `unvmm receive` has the same guest, which comes from elsewhere
+ * (cmd_run_move.c). Main thread; on_event and the handlers run on the main loop.
  */
+#include "cmd_run.h"
 #include "cmd.h"
-#include "cmd_guest.h"
-#include "inherited.h"
-#include "machine.h"
-#include "qmp_migrate.h"
 
 #include <unvmm/chardev.h>
 #include <unvmm/console_watch.h>
-#include <unvmm/control.h>
-#include <unvmm/log.h>
 #include <unvmm/migration.h>
 
 #include <errno.h>
@@ -28,27 +23,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define LEAVE_MS 5000 /* for clients to ask how the move went, before a source ends */
-
-struct run {
-	struct machine machine;
-	struct run_options *options;
-	struct vm_config *config;
-	struct inherited inherited;
-	struct control *control;			  /* NULL: none */
-	int signal_fd, timeout_fd, shutdown_fd, leave_fd; /* -1: not made */
-	struct loop_fd signals, timeout, shutdown, leave, listener;
-	struct migration *migration; /* this one's machinery; NULL: not made */
-	struct qmp_migration qmp;
-	struct arrival *arrival; /* NULL: the guest boots here */
-	bool switching;		 /* clients were told STOP because of a migration */
-	bool moved;		 /* the guest runs elsewhere */
-	bool shutting_down;	 /* SIGTERM has asked for power-off */
-	bool shut_down_later;	 /* it came while a migration held the machine */
-	int status;		 /* exit status, once the loop has ended */
-};
-
-static void end(struct run *r, int status)
+void run_end(struct run *r, int status)
 {
 	r->status = status;
 	control_event(r->control, CONTROL_END);
@@ -61,13 +36,13 @@ static void reboot(struct run *r)
 {
 	struct diag d = { 0 };
 
-	log_info("the guest resets itself");
+	log_limited(&r->resets, LOG_INFO, "the guest resets itself");
 	if (!machine_reboot(&r->machine, &d)) {
 		control_event(r->control, CONTROL_RESET);
 		return;
 	}
 	log_error("%s", d.text);
-	end(r, EXIT_USAGE);
+	run_end(r, EXIT_USAGE);
 }
 
 /* The guest is over; with patterns still waited for, that is a failure however it ended. */
@@ -79,13 +54,13 @@ static void ended_by_guest(struct run *r, int status)
 		const char *pending = console_watch_pending(r->options->watch);
 
 		if (!pending) {
-			end(r, 0);
+			run_end(r, 0);
 			return;
 		}
 		log_error("the guest ended without printing \"%s\"", pending);
 		status = EXIT_GUEST_FAILED;
 	}
-	end(r, status);
+	run_end(r, status);
 }
 
 static void on_event(struct vm *vm)
@@ -117,18 +92,18 @@ static void on_event(struct vm *vm)
 		if (r->moved)
 			ended_by_guest(r, vm->code);
 		else
-			end(r, vm->code);
+			run_end(r, vm->code);
 		break;
 	case VM_EVENT_ERROR:
 		log_error("%s", vm->error.text);
-		end(r, EXIT_USAGE);
+		run_end(r, EXIT_USAGE);
 		break;
 	}
 }
 
 /* --- the operator and the clock -------------------------------------------------------------- */
 
-static void quit(struct run *r, int status)
+void run_quit(struct run *r, int status)
 {
 	vm_lock(&r->machine.vm);
 	vm_request(&r->machine.vm, VM_EVENT_QUIT, (uint8_t)status);
@@ -144,7 +119,7 @@ static void hear(struct loop_fd *lf)
 		return;
 }
 
-static void arm(int fd, uint64_t ms)
+void run_arm(int fd, uint64_t ms)
 {
 	struct itimerspec t = { .it_value = { .tv_sec = (time_t)(ms / 1000),
 					      .tv_nsec = (long)(ms % 1000) * 1000000 } };
@@ -152,12 +127,12 @@ static void arm(int fd, uint64_t ms)
 	timerfd_settime(fd, 0, &t, NULL);
 }
 
-static void shut_down(struct run *r)
+void run_shut_down(struct run *r)
 {
 	struct vm *vm = &r->machine.vm;
 
 	r->shutting_down = true;
-	arm(r->shutdown_fd, r->options->shutdown_ms ? r->options->shutdown_ms : 1);
+	run_arm(r->shutdown_fd, r->options->shutdown_ms ? r->options->shutdown_ms : 1);
 	if (vm->paused) { /* it can only power off when it runs */
 		vm_resume(vm);
 		control_event(r->control, CONTROL_RESUME);
@@ -166,17 +141,6 @@ static void shut_down(struct run *r)
 	vm->power_button(vm);
 	vm_unlock(vm);
 	control_event(r->control, CONTROL_POWERDOWN);
-}
-
-/* Is the guest stopped for a migration, which may yet fail and have it go on here? */
-static bool at_switch(const struct run *r)
-{
-	struct migration_status s;
-
-	if (!r->machine.vm.held || !r->migration)
-		return false;
-	migration_status(r->migration, &s);
-	return s.outgoing && !migration_phase_over(s.phase);
 }
 
 /*
@@ -194,25 +158,25 @@ static void on_signal(struct loop_fd *lf, uint32_t revents)
 		return;
 	if (si.ssi_signo == SIGCONT) {
 		vm_lock(vm);
-		chardev_continue(vm->operator);
+		chardev_continue(vm->attended);
 		vm_unlock(vm);
 		return;
 	}
 	if (si.ssi_signo == SIGWINCH) {
 		vm_lock(vm);
-		chardev_resized(vm->operator);
+		chardev_resized(vm->attended);
 		vm_unlock(vm);
 		return;
 	}
 	if (r->moved) {
-		quit(r, 0);
-	} else if (si.ssi_signo == SIGTERM && at_switch(r)) {
+		run_quit(r, 0);
+	} else if (si.ssi_signo == SIGTERM && run_at_switch(r)) {
 		r->shut_down_later = true;
 	} else if (si.ssi_signo != SIGTERM || r->shutting_down || !vm->power_button || vm->held) {
 		log_warn("ended by signal %u", si.ssi_signo);
-		quit(r, 128 + (int)si.ssi_signo);
+		run_quit(r, 128 + (int)si.ssi_signo);
 	} else {
-		shut_down(r);
+		run_shut_down(r);
 	}
 }
 
@@ -224,7 +188,7 @@ static void on_shutdown_timeout(struct loop_fd *lf, uint32_t revents)
 	hear(lf);
 	log_warn("the guest did not power off within %.3g s of SIGTERM; it is ended",
 		 (double)r->options->shutdown_ms / 1000);
-	quit(r, EXIT_GUEST_FAILED);
+	run_quit(r, EXIT_GUEST_FAILED);
 }
 
 static void on_timeout(struct loop_fd *lf, uint32_t revents)
@@ -240,7 +204,7 @@ static void on_timeout(struct loop_fd *lf, uint32_t revents)
 	else
 		log_error("the guest is still running after %.3g s",
 			  (double)r->options->timeout_ms / 1000);
-	quit(r, EXIT_TIMEOUT);
+	run_quit(r, EXIT_TIMEOUT);
 }
 
 /* Every --expect was seen. */
@@ -252,15 +216,15 @@ static void on_watched(void *opaque)
 		vm_request(&r->machine.vm, VM_EVENT_QUIT, 0);
 }
 
-static int make_timer(struct loop *l, struct loop_fd *lf, int *fd,
-		      void (*ready)(struct loop_fd *, uint32_t), struct diag *d)
+int run_make_timer(struct run *r, struct loop_fd *lf, int *fd,
+		   void (*ready)(struct loop_fd *, uint32_t), struct diag *d)
 {
 	int err;
 
 	*fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (*fd < 0)
 		return diag_errno(d, -errno, "cannot make a timer");
-	err = loop_add(l, lf, *fd, POLLIN, ready);
+	err = loop_add(&r->machine.vm.main_loop, lf, *fd, POLLIN, ready);
 	return err ? diag_errno(d, err, "cannot watch a timer") : 0;
 }
 
@@ -288,12 +252,12 @@ static int watch_operator(struct run *r, struct diag *d)
 	err = loop_add(l, &r->signals, r->signal_fd, POLLIN, on_signal);
 	if (err)
 		return diag_errno(d, err, "cannot listen for signals");
-	err = make_timer(l, &r->shutdown, &r->shutdown_fd, on_shutdown_timeout, d);
+	err = run_make_timer(r, &r->shutdown, &r->shutdown_fd, on_shutdown_timeout, d);
 	if (err || !r->options->timeout_ms)
 		return err;
-	err = make_timer(l, &r->timeout, &r->timeout_fd, on_timeout, d);
+	err = run_make_timer(r, &r->timeout, &r->timeout_fd, on_timeout, d);
 	if (!err)
-		arm(r->timeout_fd, r->options->timeout_ms);
+		run_arm(r->timeout_fd, r->options->timeout_ms);
 	return err;
 }
 
@@ -305,212 +269,8 @@ static int watch_console(struct run *r, struct diag *d)
 	if (!r->options->watch)
 		return 0;
 	vm_lock(vm);
-	err = console_watch_start(r->options->watch, vm, vm->operator, on_watched, r, d);
+	err = console_watch_start(r->options->watch, vm, vm->attended, on_watched, r, d);
 	vm_unlock(vm);
-	return err;
-}
-
-/* --- migration: away from here, and to here -------------------------------------------------- */
-
-static void on_leave(struct loop_fd *lf, uint32_t revents)
-{
-	struct run *r = container_of(lf, struct run, leave);
-
-	(void)revents;
-	hear(lf);
-	quit(r, 0);
-}
-
-/* Nothing is left to do but to tell clients that ask. */
-static void leave(struct run *r)
-{
-	const char *to = r->qmp.destination[0] ? r->qmp.destination : "its destination";
-	struct diag d = { 0 };
-
-	r->moved = true;
-	log_notice("the guest runs at %s now; this process ends", to);
-	if (make_timer(&r->machine.vm.main_loop, &r->leave, &r->leave_fd, on_leave, &d))
-		quit(r, 0);
-	else
-		arm(r->leave_fd, LEAVE_MS);
-}
-
-/* It goes on here, or stays paused as it was. */
-static void goes_on(struct run *r)
-{
-	if (r->switching && !r->machine.vm.paused)
-		control_event(r->control, CONTROL_RESUME);
-	if (r->shut_down_later)
-		shut_down(r);
-	r->shut_down_later = false;
-}
-
-static void source_ended(struct run *r, const struct migration_status *s)
-{
-	switch (s->phase) {
-	case MIGRATION_COMPLETED:
-		if (!s->file)
-			leave(r);
-		else if (!r->machine.vm.held)
-			goes_on(r);
-		break;
-	case MIGRATION_HANDED_OVER:
-		log_error("the guest may run at %s: %s; it stays stopped here. If it does not run "
-			  "there and never will, \"unvmm resume --destination-is-dead\" has it go "
-			  "on here; else end this process (\"unvmm stop --now\")",
-			  r->qmp.destination[0] ? r->qmp.destination : "its destination", s->error);
-		break;
-	case MIGRATION_CANCELLED:
-		log_notice("the migration is cancelled; the guest goes on here");
-		goes_on(r);
-		break;
-	default:
-		log_warn("the migration failed: %s; the guest goes on here", s->error);
-		goes_on(r);
-		break;
-	}
-	r->switching = false;
-}
-
-static void target_ended(struct run *r, const struct migration_status *s)
-{
-	int fd = r->arrival->told_fd;
-
-	if (s->phase != MIGRATION_COMPLETED) {
-		log_error("the guest did not arrive: %s", s->error);
-		end(r, EXIT_USAGE);
-		return;
-	}
-	if (!r->machine.vm.paused)
-		control_event(r->control, CONTROL_RESUME);
-	log_notice("the guest runs here now");
-	if (fd >= 0 && write(fd, "", 1) < 0)
-		log_debug("nobody waits for the guest to run");
-	if (fd >= 0)
-		close(fd);
-	r->arrival->told_fd = -1;
-}
-
-static void on_phase(void *arg, enum migration_phase phase)
-{
-	struct run *r = arg;
-
-	control_migration_event(r->control, phase);
-	if (phase != MIGRATION_SWITCH || r->machine.vm.paused)
-		return;
-	r->switching = true;
-	control_event(r->control, CONTROL_STOP);
-}
-
-static void on_ended(void *arg, const struct migration_status *s)
-{
-	struct run *r = arg;
-
-	if (s->outgoing)
-		source_ended(r, s);
-	else
-		target_ended(r, s);
-}
-
-/* Threads wait for that memory, main perhaps among them: there is no orderly end. */
-static void on_lost(void *arg, const char *why)
-{
-	(void)arg;
-	log_error("the guest's memory cannot be read any more: %s; it ends here", why);
-	main_quit(EXIT_USAGE);
-}
-
-/* A guest out of a file need not wait for all of it, if it may be so here. */
-static void allow_lazy(struct run *r)
-{
-	struct diag d = { 0 };
-
-	if (!r->options->eager && migration_allow_lazy(r->migration, &d))
-		log_info("all of the guest's memory is read before it runs: %s", d.text);
-}
-
-static void arrive(struct run *r, int fd)
-{
-	struct diag d = { 0 };
-	int err;
-
-	if (r->arrival->kind == ARRIVAL_FILE)
-		err = migration_restore(r->migration, fd, &r->qmp.params, &d);
-	else
-		err = migration_receive(r->migration, fd, &r->qmp.params, &d);
-	if (!err)
-		return;
-	log_error("%s", d.text);
-	end(r, EXIT_USAGE);
-}
-
-/* The first one, for better or worse: a machine can be tried only once. */
-static void on_connection(struct loop_fd *lf, uint32_t revents)
-{
-	struct run *r = container_of(lf, struct run, listener);
-	bool listens = r->arrival->kind == ARRIVAL_LISTEN;
-	int fd = lf->fd;
-
-	(void)revents;
-	if (listens)
-		fd = accept4(lf->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
-		return;
-	loop_del(lf);
-	if (listens)
-		close(r->arrival->fd);
-	r->arrival->fd = -1;
-	arrive(r, fd);
-}
-
-static int await_arrival(struct run *r, struct diag *d)
-{
-	struct arrival *a = r->arrival;
-	int err, fd = a->fd;
-
-	if (a->kind == ARRIVAL_LISTEN || a->kind == ARRIVAL_LATER) {
-		err = loop_add(&r->machine.vm.main_loop, &r->listener, fd, POLLIN, on_connection);
-		if (err)
-			return diag_errno(d, err, "cannot wait for the guest");
-		log_notice("waiting for the guest at %s", a->at);
-		return 0;
-	}
-	a->fd = -1;
-	arrive(r, fd);
-	return 0;
-}
-
-static int prepare_migration(struct run *r, struct diag *d)
-{
-	static const struct qmp_migration_ops ops = {
-		.start = migration_start,
-		.save = migration_save,
-		.check = migration_params_check,
-		.set_params = migration_set_params,
-		.cancel = migration_cancel,
-		.resume_source = migration_resume_source,
-		.status = migration_status,
-		.phase_name = migration_phase_name,
-	};
-	const struct migration_events events = {
-		.phase = on_phase, .ended = on_ended, .lost = on_lost, .arg = r
-	};
-	struct vm *vm = &r->machine.vm;
-	int err;
-
-	if (r->arrival) {
-		err = vm_hold(vm, d);
-		if (!err)
-			err = r->arrival->open(r->arrival, vm, d);
-		if (err)
-			return err;
-	}
-	err = migration_create(vm, &events, &r->migration, d);
-	if (!err && r->arrival && r->arrival->kind == ARRIVAL_FILE)
-		allow_lazy(r);
-	r->qmp.ops = &ops;
-	r->qmp.engine = r->migration;
-	migration_params_init(&r->qmp.params);
 	return err;
 }
 
@@ -539,14 +299,14 @@ static int run_machine(struct run *r, struct diag *d)
 		struct termios modes;
 		int fd;
 
-		if (chardev_saved_terminal(vm->operator, & fd, &modes))
+		if (chardev_saved_terminal(vm->attended, &fd, &modes))
 			main_save_terminal(fd, &modes);
 		err = watch_operator(r, d);
 	}
 	if (!err)
 		err = watch_console(r, d);
 	if (!err)
-		err = prepare_migration(r, d);
+		err = run_prepare_migration(r, d);
 	if (!err)
 		err = control_open(&r->control, vm, d);
 	control_set_migration(r->control, &r->qmp);
@@ -554,7 +314,7 @@ static int run_machine(struct run *r, struct diag *d)
 	if (!err)
 		err = machine_start(&r->machine, d);
 	if (!err && r->arrival)
-		err = await_arrival(r, d);
+		err = run_await_arrival(r, d);
 	if (!err) {
 		err = loop_run(&vm->main_loop);
 		if (err)

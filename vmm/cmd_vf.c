@@ -6,9 +6,9 @@
 #include "cmd_vf.h"
 #include "cmd.h"
 #include "cmd_client.h"
+#include "options.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <linux/virtio_config.h>
@@ -22,6 +22,9 @@
 
 #define ADDRESSES_MAX 64
 #define BIND_MS	      5000
+
+/* getopt's value for a switch without a letter. */
+enum { OPT_FORCE = 256, OPT_JSON, OPT_SYSROOT };
 
 enum vf_action { VF_LIST, VF_DO_BIND, VF_DO_UNBIND };
 
@@ -40,7 +43,7 @@ static void usage(void)
 	     "The virtio functions of this host: what each can do, and why not; gives them to "
 	     "vfio-pci,\nfor guests (vfs = ({ pci = \"ADDRESS\"; });), and back to the host's own "
 	     "driver.\n\n"
-	     "      --force              bind also what is no virtio net or block function\n"
+	     "      --force              bind also what the host uses, and other functions\n"
 	     "      --json               print JSON\n"
 	     "      --sysroot DIR        take DIR for the root of /sys, /proc and /dev\n"
 	     "  -h, --help               this text\n\n"
@@ -80,28 +83,30 @@ static int take_addresses(struct vf_args *a, int argc, char **argv)
 static int parse(struct vf_args *a, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "force", no_argument, NULL, 'f' },
-		{ "json", no_argument, NULL, 'j' },
-		{ "sysroot", required_argument, NULL, 'r' },
+		{ "force", no_argument, NULL, OPT_FORCE },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "sysroot", required_argument, NULL, OPT_SYSROOT },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
+	struct diag d = { "" };
 	const char *word;
 	int opt, status;
 
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
+	while ((opt = getopt_long(argc, argv, ":h", longs, NULL)) >= 0) {
 		if (opt == 'h') {
 			usage();
 			return 0;
 		}
-		if (opt == '?')
-			return wrong(argv[optind - 1],
-				     "is no switch of it, or has not the value that it needs; try "
-				     "'unvmm vf --help'");
-		a->force |= opt == 'f';
-		a->json |= opt == 'j';
-		if (opt == 'r')
+		if (opt == '?' || opt == ':') {
+			options_refused(opt, argv, longs, &d);
+			fprintf(stderr, "unvmm: vf: %s; try 'unvmm vf --help'\n", d.text);
+			return EXIT_USAGE;
+		}
+		a->force |= opt == OPT_FORCE;
+		a->json |= opt == OPT_JSON;
+		if (opt == OPT_SYSROOT)
 			a->sysroot = optarg;
 	}
 	word = optind < argc ? argv[optind] : "";
@@ -292,7 +297,7 @@ static int may_bind(int root, const struct vf_args *a, const struct sysfs_pci *f
 			"its IOMMU group %d is not viable: the host has %s of it; bind these "
 			"together, or put the card into a slot of its own",
 			f->group, blockers);
-	return sysfs_pci_in_use(root, f, d);
+	return a->force ? 0 : sysfs_pci_in_use(root, f, d);
 }
 
 /* What was done, or "it was so". */

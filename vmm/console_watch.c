@@ -309,11 +309,6 @@ void console_watch_finish(struct console_watch *w)
 		watch_silence(w);
 }
 
-bool console_watch_done(const struct console_watch *w)
-{
-	return w->vm && !w->current;
-}
-
 const char *console_watch_pending(const struct console_watch *w)
 {
 	return w->current ? w->current->text : NULL;

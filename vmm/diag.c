@@ -8,6 +8,18 @@
 #include <stdio.h>
 #include <string.h>
 
+void diag_clean(char *text)
+{
+	for (unsigned char *p = (unsigned char *)text; *p; p++) {
+		bool c1 = *p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0;
+
+		if (*p < 0x20 || *p == 0x7f || c1)
+			*p = '?';
+		if (c1)
+			*++p = '?';
+	}
+}
+
 int diag_set(struct diag *d, int err, const char *fmt, ...)
 {
 	va_list ap;
@@ -17,6 +29,7 @@ int diag_set(struct diag *d, int err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(d->text, sizeof(d->text), fmt, ap);
 	va_end(ap);
+	diag_clean(d->text);
 	return err;
 }
 
@@ -32,6 +45,7 @@ int diag_errno(struct diag *d, int err, const char *fmt, ...)
 	va_end(ap);
 	used = strlen(d->text);
 	snprintf(d->text + used, sizeof(d->text) - used, ": %s", strerror(-err));
+	diag_clean(d->text);
 	return err;
 }
 
@@ -49,4 +63,5 @@ void diag_prefix(struct diag *d, const char *fmt, ...)
 	va_end(ap);
 	used = strlen(d->text);
 	snprintf(d->text + used, sizeof(d->text) - used, ": %.*s", (int)(sizeof(old) - 1), old);
+	diag_clean(d->text);
 }

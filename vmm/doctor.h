@@ -48,7 +48,8 @@ struct doctor_probe {
 	int seccomp_err; /* of asking for the action that the sandbox uses */
 	int vfio_err;	 /* of opening /dev/vfio/vfio */
 	bool vfio_type1;
-	int tun_err; /* of opening /dev/net/tun */
+	int tun_err;  /* of opening /dev/net/tun */
+	int uffd_err; /* of making a userfaultfd that serves the kernel's accesses, too */
 	uid_t uid;
 	const char *path; /* where programs are looked for, as PATH has it */
 };
@@ -87,7 +88,8 @@ bool doctor_capable(const struct doctor *doc, unsigned int cap);
 
 /* doctor_cpu.c: kernel, kvm, kvm-api, nested, tsc */
 void doctor_check_cpu(struct doctor *doc);
-/* doctor_process.c: io_uring, seccomp, user, runtime, thp, hugepages, tap, passt, tls */
+/* doctor_process.c: io_uring, seccomp, user, namespaces, runtime, thp, hugepages, userfaultfd, tap,
+ * passt, tls */
 void doctor_check_process(struct doctor *doc);
 /* doctor_assign.c: iommu, irq-remapping, vfio, no-iommu, functions, memlock */
 void doctor_check_assign(struct doctor *doc);

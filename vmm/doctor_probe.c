@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <linux/vfio.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -179,6 +180,23 @@ static void probe_tun(struct doctor_probe *p)
 		close(fd);
 }
 
+/* As migrate/lazy.c makes it, which has the reasons. */
+static void probe_uffd(struct doctor_probe *p)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), node = -1;
+
+	p->uffd_err = fd < 0 ? -errno : 0;
+	if (fd < 0)
+		node = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (node >= 0) {
+		fd = ioctl(node, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+		p->uffd_err = fd < 0 ? -errno : 0;
+		close(node);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
 void doctor_probe_host(struct doctor_probe *p)
 {
 	struct loop loop;
@@ -194,4 +212,5 @@ void doctor_probe_host(struct doctor_probe *p)
 		p->seccomp_err = -errno;
 	probe_vfio(p);
 	probe_tun(p);
+	probe_uffd(p);
 }

@@ -160,6 +160,27 @@ static void check_hugepages(struct doctor *doc)
 	}
 }
 
+/* Snapshots of guests whose memory nobody shares start before they are read. */
+static void check_uffd(struct doctor *doc)
+{
+	int err = doc->probe->uffd_err;
+
+	if (!err) {
+		doctor_add(doc, DOCTOR_OK, "userfaultfd",
+			   "snapshots start before their memory is read");
+		return;
+	}
+	doctor_add(doc, DOCTOR_WARN, "userfaultfd",
+		   "not for this user (%s): snapshots start when all of their memory is read",
+		   strerror(-err));
+	if (err == -ENOSYS)
+		doctor_mend(doc, "a kernel with CONFIG_USERFAULTFD");
+	else if (sysfs_exists(doc->root, "dev/userfaultfd"))
+		doctor_mend(doc, "chgrp kvm /dev/userfaultfd && chmod 660 /dev/userfaultfd");
+	else
+		doctor_mend(doc, "sysctl vm.unprivileged_userfaultfd=1");
+}
+
 static void check_tap(struct doctor *doc)
 {
 	int err = doc->probe->tun_err;
@@ -234,6 +255,7 @@ void doctor_check_process(struct doctor *doc)
 	check_folder(doc);
 	check_thp(doc);
 	check_hugepages(doc);
+	check_uffd(doc);
 	check_tap(doc);
 	check_passt(doc);
 	check_tls(doc);

@@ -95,7 +95,6 @@ static int kvm_check_required(const struct kvm *k, struct diag *d)
 		{ KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING" },
 		{ KVM_CAP_IRQFD, "KVM_CAP_IRQFD" },
 		{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD" },
-		{ KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI" },
 		{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
 		{ KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID" },
 		{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE" },
@@ -295,16 +294,6 @@ int kvm_irq_line(struct kvm *k, unsigned int gsi, bool level)
 	struct kvm_irq_level l = { .irq = gsi, .level = level };
 
 	return kioctl(k->vm_fd, KVM_IRQ_LINE, &l);
-}
-
-int kvm_signal_msi(struct kvm *k, uint64_t addr, uint32_t data)
-{
-	struct kvm_msi msi = { .address_lo = (uint32_t)addr,
-			       .address_hi = (uint32_t)(addr >> 32),
-			       .data = data };
-	int r = kioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
-
-	return r < 0 ? r : 0; /* r > 0: delivered, 0: the guest blocked it */
 }
 
 int kvm_set_routes(struct kvm *k, const struct kvm_irq_routing *table)

@@ -3,6 +3,7 @@
  * log.c - operator messages on stderr. The level and the name are set once by main before any
  * thread starts; they are the only mutable globals besides main.c's. Any thread.
  */
+#include <unvmm/diag.h>
 #include <unvmm/log.h>
 
 #include <errno.h>
@@ -55,6 +56,7 @@ static void printf_like(2, 0) log_vmsg(enum log_level level, const char *fmt, va
 	n += vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
 	if (n > (int)sizeof(line) - 2)
 		n = (int)sizeof(line) - 2;
+	diag_clean(line);
 	line[n++] = '\n';
 	if (log_writable() && write(STDERR_FILENO, line, (size_t)n) < 0) {
 		/* Nobody is left to be told. */

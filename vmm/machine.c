@@ -18,7 +18,8 @@
 
 static int open_image(const char *what, const char *path, struct diag *d)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	/* Not to hang on a FIFO, which boot_load() refuses. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	return fd < 0 ? diag_errno(d, -errno, "%s \"%s\" cannot be opened", what, path) : fd;
 }
@@ -160,7 +161,7 @@ int machine_create(struct machine *m, const struct vm_config *config, struct dia
 		err = chips_read(&m->vm, &m->chips, d);
 	if (!err) {
 		m->vm.console = chardev_open(&m->vm, config->console, d);
-		m->vm.operator= m->vm.console;
+		m->vm.attended = m->vm.console;
 		err = m->vm.console ? 0 : -EIO;
 	}
 	if (!err)

@@ -8,8 +8,10 @@
 #include <unvmm/log.h>
 #include <unvmm/sandbox.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -84,20 +86,21 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 	const char *help;
+	bool tells; /* with status 0 all is printed; else the status is about the guest alone */
 } commands[] = {
-	{ "run", cmd_run, "run a guest in the foreground" },
-	{ "receive", cmd_receive, "run a guest that another host sends" },
-	{ "migrate", cmd_migrate, "move a running guest to another host or into a file" },
-	{ "list", cmd_list, "running guests" },
-	{ "info", cmd_info, "what a running guest is made of" },
-	{ "stats", cmd_stats, "counters of a running guest" },
-	{ "top", cmd_top, "what all guests do, again and again" },
-	{ "pause", cmd_control, "stop a guest's processors" },
-	{ "resume", cmd_control, "let a paused guest go on" },
-	{ "reset", cmd_control, "reset a guest" },
-	{ "stop", cmd_stop, "have a guest power off" },
-	{ "doctor", cmd_doctor, "what this host has and lacks, and what mends it" },
-	{ "vf", cmd_vf, "this host's virtio functions: list, bind, unbind" },
+	{ "run", cmd_run, "run a guest in the foreground", true },
+	{ "receive", cmd_receive, "run a guest that another host sends", true },
+	{ "migrate", cmd_migrate, "move a running guest to another host or into a file", false },
+	{ "list", cmd_list, "running guests", true },
+	{ "info", cmd_info, "what a running guest is made of", true },
+	{ "stats", cmd_stats, "counters of a running guest", true },
+	{ "top", cmd_top, "what all guests do, again and again", true },
+	{ "pause", cmd_control, "stop a guest's processors", false },
+	{ "resume", cmd_control, "let a paused guest go on", false },
+	{ "reset", cmd_control, "reset a guest", false },
+	{ "stop", cmd_stop, "have a guest power off", false },
+	{ "doctor", cmd_doctor, "what this host has and lacks, and what mends it", true },
+	{ "vf", cmd_vf, "this host's virtio functions: list, bind, unbind", true },
 };
 
 static void usage(FILE *out)
@@ -106,6 +109,18 @@ static void usage(FILE *out)
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
 	fprintf(out, "\nunvmm COMMAND --help tells more; unvmm --version the version.\n");
+}
+
+/* A full disk, not a reader who went away: that ends the process by SIGPIPE. */
+static int flush_output(int status, bool tells)
+{
+	int err = fflush(stdout) ? errno : 0;
+
+	if (!err && !ferror(stdout))
+		return status;
+	fprintf(stderr, "unvmm: what it prints cannot be written to standard output%s%s\n",
+		err ? ": " : "", err ? strerror(err) : "");
+	return tells && !status ? EXIT_USAGE : status;
 }
 
 int main(int argc, char **argv)
@@ -121,15 +136,15 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		usage(stdout);
-		return 0;
+		return flush_output(0, true);
 	}
 	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
 		printf("unvmm %s\n", UNVMM_VERSION);
-		return 0;
+		return flush_output(0, true);
 	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
+			return flush_output(commands[i].run(argc - 1, argv + 1), commands[i].tells);
 	fprintf(stderr, "unvmm: there is no command \"%s\"; try 'unvmm --help'\n", argv[1]);
 	return EXIT_USAGE;
 }

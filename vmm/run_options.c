@@ -5,10 +5,10 @@
  */
 #include <ctype.h>
 #include <errno.h>
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "options.h"
 #include "run_options.h"
 
 #define SHUTDOWN_DEFAULT_MS 30000
@@ -320,25 +320,6 @@ static int add_input(struct run_options *o, const char *arg, struct diag *d)
 	return err;
 }
 
-static int parse_seconds(const char *name, const char *text, bool zero_ok, uint64_t *ms,
-			 struct diag *d)
-{
-	char *end;
-	double s = strtod(text, &end);
-
-	/* A digit or a point first: no blank, sign, "inf" or "nan". */
-	if ((!isdigit((unsigned char)*text) && *text != '.') || *end || end == text ||
-	    s > SECONDS_MAX || (!zero_ok && s <= 0))
-		return diag_set(d, -EINVAL,
-				"--%s %.40s: it must be a number of seconds%s, at most "
-				"%.0f, for example 60 or 2.5",
-				name, text, zero_ok ? "" : " above 0", SECONDS_MAX);
-	*ms = (uint64_t)(s * 1000 + 0.5);
-	if (!*ms && s > 0)
-		*ms = 1; /* 0 would mean no limit */
-	return 0;
-}
-
 static int set_option(struct run_options *o, const char *arg, struct diag *d)
 {
 	char *what;
@@ -355,6 +336,9 @@ static int set_option(struct run_options *o, const char *arg, struct diag *d)
 static int apply(struct run_options *o, const struct switch_row *r, int val, const char *arg,
 		 struct diag *d)
 {
+	const struct options_time time = { .name = r->name,
+					   .zero = r->action == SET_SHUTDOWN,
+					   .max = SECONDS_MAX };
 	char *what;
 	int err;
 
@@ -381,9 +365,9 @@ static int apply(struct run_options *o, const struct switch_row *r, int val, con
 	case ADD_INPUT:
 		return add_input(o, arg, d);
 	case SET_TIMEOUT:
-		return parse_seconds(r->name, arg, false, &o->timeout_ms, d);
+		return options_time(&time, arg, &o->timeout_ms, d);
 	case SET_SHUTDOWN:
-		return parse_seconds(r->name, arg, true, &o->shutdown_ms, d);
+		return options_time(&time, arg, &o->shutdown_ms, d);
 	case SET_DRY_RUN:
 		o->action = RUN_CHECK;
 		return 0;
@@ -458,6 +442,18 @@ static void make_getopt(char *letters, struct option *longs, bool receives)
 	*letters = '\0';
 }
 
+static int check_source(const struct run_options *o, struct diag *d)
+{
+	unsigned int n = !!o->listen + !!o->from + o->stdio;
+
+	if (n == 1)
+		return 0;
+	return diag_set(d, -EINVAL,
+			"say where the guest comes from%s: --listen ADDRESS, --stdio or --from "
+			"file:PATH",
+			n ? " once" : "");
+}
+
 int run_options_parse(struct run_options *o, int argc, char **argv, struct diag *d)
 {
 	struct option longs[ARRAY_SIZE(switches) + 1];
@@ -485,12 +481,8 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct diag 
 		else if (!o->path)
 			o->path = argv[optind]; /* NULL at the end */
 	}
-	if (!err && is_receive(argv[0]) && (o->action == RUN_GUEST || o->action == RUN_CHECK) &&
-	    !!o->listen + !!o->from + o->stdio != 1)
-		err = diag_set(
-			d, -EINVAL,
-			"say where the guest comes from: --listen ADDRESS, --stdio or --from "
-			"file:PATH");
+	if (!err && is_receive(argv[0]) && (o->action == RUN_GUEST || o->action == RUN_CHECK))
+		err = check_source(o, d);
 	if (err)
 		run_options_free(o);
 	return err;

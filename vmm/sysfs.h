@@ -83,7 +83,8 @@ unsigned int sysfs_pci_group_blockers(int root, const struct sysfs_pci *f,
 
 /*
  * -EBUSY with a sentence when the host uses the function through its virtio driver: an interface
- * that is up, a disk that is mounted, swapped to, or a part of another device. (sysfs_use.c)
+ * that is up or part of another, a disk that is mounted, swapped to, a part of another device, or
+ * open in a process for a second. (sysfs_use.c)
  */
 int sysfs_pci_in_use(int root, const struct sysfs_pci *f, struct diag *d) must_check;
 

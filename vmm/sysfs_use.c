@@ -12,9 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DEVICES "sys/bus/pci/devices"
+
+/* Who looks at a new disk (udev) closes it within so many tenths of a second. */
+#define LOOKS_MAX 10
 
 /* Calls fn for each name in DEVICES/ADDRESS/virtioN/CLASS; stops at the first error. */
 static int each(int root, const struct sysfs_pci *f, const char *class_name,
@@ -44,8 +48,15 @@ static int each(int root, const struct sysfs_pci *f, const char *class_name,
 
 static int interface_in_use(int root, const char *path, const char *name, struct diag *d)
 {
+	char master[SYSFS_NAME];
 	uint64_t flags;
 
+	if (!sysfs_link(root, master, sizeof(master), "%s/master", path))
+		return diag_set(
+			d, -EBUSY,
+			"its interface %s is a part of the host's %s; 'ip link set %s nomaster' "
+			"ends that",
+			name, master, name);
 	if (sysfs_number(root, &flags, "%s/flags", path) || !(flags & IFF_UP))
 		return 0;
 	return diag_set(
@@ -84,6 +95,60 @@ static bool swapped_to(const char *swaps, const char *name)
 			return true;
 	}
 	return false;
+}
+
+static bool has_open(int root, const char *pid, const char *want)
+{
+	char path[128], target[SYSFS_NAME + 8];
+	struct sysfs_names fds;
+	bool found = false;
+
+	sysfs_list(root, &fds, "proc/%s/fd", pid);
+	for (unsigned int i = 0; i < fds.n && !found; i++) {
+		ssize_t len;
+
+		snprintf(path, sizeof(path), "proc/%s/fd/%s", pid, fds.name[i]);
+		len = readlinkat(root, path, target, sizeof(target) - 1);
+		target[len < 0 ? 0 : len] = '\0';
+		found = !strcmp(target, want);
+	}
+	sysfs_names_free(&fds);
+	return found;
+}
+
+/* A process that has the disk open, as a guest's VMM has: the kernel would take it from under it.
+ */
+static bool opened_by(int root, const char *name, char *pid, size_t size)
+{
+	struct sysfs_names all;
+	char want[SYSFS_NAME + 8];
+	bool found = false;
+
+	snprintf(want, sizeof(want), "/dev/%s", name);
+	sysfs_list(root, &all, "proc");
+	for (unsigned int i = 0; i < all.n && !found; i++) {
+		found = all.name[i][0] >= '1' && all.name[i][0] <= '9' &&
+			has_open(root, all.name[i], want);
+		if (found)
+			snprintf(pid, size, "%s", all.name[i]);
+	}
+	sysfs_names_free(&all);
+	return found;
+}
+
+static int open_for_long(int root, const char *name, struct diag *d)
+{
+	const struct timespec tenth = { .tv_nsec = 100000000 };
+	char pid[SYSFS_NAME], comm[SYSFS_NAME];
+
+	for (unsigned int i = 0; i < LOOKS_MAX; i++) {
+		if (!opened_by(root, name, pid, sizeof(pid)))
+			return 0;
+		nanosleep(&tenth, NULL);
+	}
+	sysfs_text(root, comm, sizeof(comm), "proc/%s/comm", pid);
+	return diag_set(d, -EBUSY, "process %s (%s) has its disk %s open; end that first", pid,
+			comm, name);
 }
 
 /* A disk or one of its partitions, `name` in the folder `path`. */
@@ -126,7 +191,7 @@ static int block_in_use(int root, const char *path, const char *name, struct dia
 				"its disk %s is in use on this host (a mount in another namespace, "
 				"or a device built on it)",
 				name);
-	return 0;
+	return open_for_long(root, name, d);
 }
 
 static int disk_in_use(int root, const char *path, const char *name, struct diag *d)

@@ -114,7 +114,8 @@ static void handle_exit(struct vcpu *c)
 		break;
 	case KVM_EXIT_SHUTDOWN: /* a reset on a PC; where it was is lost (AMD APM vol. 2, 15.14.3)
 				 */
-		log_warn("vcpu %u: triple fault: the guest resets", c->id);
+		log_limited(&c->set->faults, LOG_WARN, "vcpu %u: triple fault: the guest resets",
+			    c->id);
 		vm_request(c->vm, VM_EVENT_REBOOT, 0);
 		break;
 	case KVM_EXIT_INTR:

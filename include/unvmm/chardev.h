@@ -91,8 +91,6 @@ bool chardev_connected(const struct chardev *c) must_check;
 /* The terminal's size, 0 x 0 if it has none. chardev_resized(): it may have changed (SIGWINCH). */
 void chardev_window(const struct chardev *c, uint16_t *cols, uint16_t *rows);
 void chardev_resized(struct chardev *c);
-/* What a reader of the pty opens, as in /dev/pts/3; NULL for other kinds. */
-const char *chardev_pty(const struct chardev *c) must_check;
 
 /* Into an open group: "chardev" as it was asked for and "pty"; bytes in, out and lost. */
 void chardev_info(const struct chardev *c, struct report *r);

@@ -47,8 +47,6 @@ int console_watch_start(struct console_watch *w, struct vm *vm, struct chardev *
 /* The guest has ended: looks at an unfinished last line. */
 void console_watch_finish(struct console_watch *w);
 
-/* True when every step is through. */
-bool console_watch_done(const struct console_watch *w) must_check;
 /* The pattern that is waited for, for the message after a timeout; NULL when done. */
 const char *console_watch_pending(const struct console_watch *w) must_check;
 

@@ -12,7 +12,8 @@
 #include <unvmm/compiler.h>
 
 struct diag {
-	char text[512]; /* empty as long as nothing went wrong */
+	char text[512]; /* one line, without control characters; empty as long as nothing went wrong
+			 */
 };
 
 /*
@@ -26,5 +27,12 @@ int diag_errno(struct diag *d, int err, const char *fmt, ...) printf_like(3, 4);
 
 /* Puts "<prefix>: " before the sentence that is there (a file name, a device). */
 void diag_prefix(struct diag *d, const char *fmt, ...) printf_like(2, 3);
+
+/*
+ * Control characters (C0, DEL, and C1 in UTF-8) become "?": names in a message come from files,
+ * guests and peers, and a terminal must neither obey them nor show a second line. The functions
+ * above and log.h's do it by themselves.
+ */
+void diag_clean(char *text);
 
 #endif

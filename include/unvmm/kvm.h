@@ -78,8 +78,6 @@ int kvm_create_irqchip(struct kvm *k, bool pit, struct diag *d) must_check;
 
 /* Level or edge line of the I/O APIC and PIC. */
 int kvm_irq_line(struct kvm *k, unsigned int gsi, bool level) must_check;
-/* Injects one MSI without a route. */
-int kvm_signal_msi(struct kvm *k, uint64_t addr, uint32_t data) must_check;
 /* Replaces the whole routing table. */
 int kvm_set_routes(struct kvm *k, const struct kvm_irq_routing *table) must_check;
 /* eventfd -> gsi; assign = false takes it away. The caller keeps the descriptor. */

@@ -2,9 +2,9 @@
 /*
  * log.h - messages to the operator, on stderr, one line each, "unvmm: <text>".
  *
- * Any thread; each line is one write(2), so lines never mix. A reader of stderr that has stopped
- * holds the caller for 0.1 s, once, and then misses lines. Messages that a guest, a device or a
- * peer can cause at will go through log_limited().
+ * Any thread; each line is one write(2), so lines never mix; control characters become "?". A
+ * reader of stderr that has stopped holds the caller for 0.1 s, once, and then misses lines.
+ * Messages that a guest, a device or a peer can cause at will go through log_limited().
  */
 #ifndef UNVMM_LOG_H
 #define UNVMM_LOG_H

@@ -13,6 +13,7 @@
 #ifndef UNVMM_MSIX_H
 #define UNVMM_MSIX_H
 
+#include <unvmm/log.h>
 #include <unvmm/pci.h>
 
 #define MSIX_VECTORS_MAX 65 /* 64 queues and the configuration vector */
@@ -40,6 +41,7 @@ struct msix {
 	int gsi[MSIX_VECTORS_MAX]; /* -1 until first used */
 	struct msix_source sources[MSIX_SOURCES_MAX];
 	unsigned int nsources;
+	struct log_limit limit; /* of what KVM refuses: the guest may ask again and again */
 };
 
 /* Adds capability and BAR pair `bar` (4 KiB: table at 0, pending bits at 0x800). */
@@ -57,9 +59,6 @@ int msix_connect(struct msix *m, unsigned int source, uint16_t vector) must_chec
 
 /* To be called from the function's config_written hook. */
 void msix_config_written(struct msix *m, unsigned int off, unsigned int len);
-
-/* True when the guest has switched MSI-X on. */
-bool msix_enabled(const struct msix *m);
 
 /* Of struct msix. It is loaded after the PCI function and after whatever connects the sources. */
 extern const struct state_desc msix_state;

@@ -2,7 +2,7 @@
 /*
  * vcpu.h - virtual CPUs: one thread each, an explicit state machine, KVM_RUN and its exits.
  *
- *   CREATED --vcpu_start--> PARKED <--park / unpark--> RUNNING --> STOPPED (thread ended)
+ *   CREATED --vcpus_start--> PARKED <--park / unpark--> RUNNING --> STOPPED (thread ended)
  *
  * A vcpu leaves KVM_RUN because the guest trapped or because it was kicked: vcpus_park() sets the
  * wanted state and immediate_exit and sends a signal whose handler does nothing, so there is no
@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include <unvmm/kvm.h>
+#include <unvmm/log.h>
 
 struct vm;
 struct boot_entry;
@@ -49,6 +50,7 @@ struct vcpu_set {
 	pthread_mutex_t park_lock;
 	pthread_cond_t changed;
 	bool run_wanted, stop_wanted; /* written under park_lock, read by vcpus without */
+	struct log_limit faults;      /* a guest can triple fault again and again; control lock */
 };
 
 /* Creates n vcpus with their CPUID, keeps their power-on state; starts no thread. */

@@ -63,7 +63,7 @@ struct vm {
 	bool vf_started;
 	struct pci_host *pci;	   /* set by the PCI host bridge, the first device */
 	struct chardev *console;   /* of the serial port */
-	struct chardev *operator;  /* of --expect, --input and the terminal's signals; never NULL */
+	struct chardev *attended;  /* of --expect, --input and the terminal's signals; never NULL */
 	struct keeper_name *names; /* in the file system: they end with the guest */
 	struct vfio *vfio; /* the container of the assigned functions; lives as long as they */
 	struct device *devices;
@@ -78,6 +78,7 @@ struct vm {
 	struct loop_work event_work; /* runs on_event on the main loop */
 	void (*on_event)(struct vm *vm);
 	void (*power_button)(struct vm *vm); /* set by the ACPI device; control lock held */
+
 };
 
 void vm_lock(struct vm *vm);
@@ -119,8 +120,9 @@ struct loop *vm_io_loop(struct vm *vm, struct diag *d) must_check;
 
 /*
  * The vf thread's loop: all calls to assigned functions and their servers are made there (vf.h),
- * because they block. So neither a vcpu nor main ever waits for a function. The thread starts on
- * first use and sleeps while nobody calls. NULL with a sentence.
+ * because they block. So neither a vcpu nor main waits for a function, but for a stop: main when
+ * it resets or holds it, a vcpu when it takes bus mastering away. The thread starts on first use
+ * and sleeps while nobody calls. NULL with a sentence.
  */
 struct loop *vm_vf_loop(struct vm *vm, struct diag *d) must_check;
 

@@ -107,8 +107,6 @@ void vq_mark_written(struct vq *q, const struct vq_chain *c, uint64_t len);
  */
 void vq_disable_kicks(struct vq *q);
 bool vq_enable_kicks(struct vq *q) must_check;
-/* Whether there is a request that has not been popped. */
-bool vq_waiting(const struct vq *q) must_check;
 
 /*
  * The other way, of a device that hears every doorbell and looks at the ring only then. Allows

@@ -37,7 +37,7 @@ struct fake_vm *fake_vm_new(const char *console)
 	f->vm.console = chardev_open(&f->vm, console, &d);
 	if (!f->vm.console)
 		fail_msg("%s", d.text);
-	f->vm.operator= f->vm.console;
+	f->vm.attended = f->vm.console;
 	chardev_watch(f->vm.console, record, f);
 	return f;
 }

@@ -3,7 +3,7 @@
  * blk_env.h - a machine with one virtio disk, for the unit tests of the disk: its real queues on a
  * real io thread, real images, and a driver. The transport is a stand-in; the operations on the
  * image pass a table that can fail, shorten, hold and record them, and die between two.
- * Included once by each test program (it includes virtio_blk.c, whose private struct is wanted).
+ * Included once by each test program: it includes the disk's files for their private structs.
  */
 #ifndef UNVMM_TESTS_BLK_ENV_H
 #define UNVMM_TESTS_BLK_ENV_H
@@ -11,6 +11,7 @@
 #include "fake_transport.h"
 
 #include "virtio_blk.c"
+#include "virtio_blk_dev.c"
 
 #include <fcntl.h>
 #include <linux/falloc.h>

@@ -3,6 +3,7 @@
  * test_chardev_tty.c - the console's other end: the terminal of stdio, and pseudo-terminals.
  */
 #include "chardev_env.h"
+#include "chardev_internal.h"
 
 static void tty_type(int master, const char *keys, size_t len)
 {
@@ -147,7 +148,7 @@ static int shell(struct fixture *x, int slave, int master)
 
 static int open_reader(const struct fixture *x)
 {
-	int fd = open(chardev_pty(x->f->vm.console), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	int fd = open(x->f->vm.console->pty, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 
 	assert_true(fd >= 0);
 	return fd;
@@ -166,7 +167,7 @@ static void test_pty(void **state)
 	start(x, spec, 1000);
 	assert_int_equal(chardev_kind(x->f->vm.console), CHARDEV_PTY);
 	assert_true(readlink(path, target, sizeof(target) - 1) > 0);
-	assert_string_equal(target, chardev_pty(x->f->vm.console));
+	assert_string_equal(target, x->f->vm.console->pty);
 	/* What was printed before a reader came is not lost; nothing is changed or echoed. */
 	put(x, "early\n\x03", 7);
 	a = open_reader(x);
@@ -258,7 +259,7 @@ static void test_pty_links(void **state)
 	assert_int_equal(symlink("/dev/pts/99999", path), 0);
 	start(x, spec, 0);
 	assert_true(readlink(path, target, sizeof(target) - 1) > 0);
-	assert_string_equal(target, chardev_pty(x->f->vm.console));
+	assert_string_equal(target, x->f->vm.console->pty);
 	/* Taken over by another: that one keeps it. */
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(symlink("/dev/pts/99999", path), 0);

@@ -100,10 +100,9 @@ static void test_line(void **state)
 	start(x);
 	assert_string_equal(console_watch_pending(x->w), "^Linux version [0-9]+\\.[0-9]+");
 	print(x, "booting\r\nnot a Linux version 6.1\r\n");
-	assert_false(console_watch_done(x->w));
+	assert_int_equal(x->done, 0);
 	print(x, "Linux version 6.1\r\n");
 	assert_int_equal(x->done, 1);
-	assert_true(console_watch_done(x->w));
 	assert_null(console_watch_pending(x->w));
 	print(x, "Linux version 6.1\r\n");
 	assert_int_equal(x->done, 1);

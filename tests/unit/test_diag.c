@@ -146,6 +146,25 @@ static void test_long_line(void **state)
 	free(x);
 }
 
+/* Texts of files, guests and peers: one line, and nothing that a terminal obeys. */
+static void test_control_characters(void **state)
+{
+	struct diag d = { 0 };
+
+	(void)state;
+	(void)diag_set(&d, -EINVAL, "name is \"%s\"",
+		       "a\nb\033[2J\x7f\xc2\x9b"
+		       "2J");
+	assert_string_equal(d.text, "name is \"a?b?[2J???2J\"");
+	diag_prefix(&d, "x\t");
+	assert_string_equal(d.text, "x?: name is \"a?b?[2J???2J\"");
+	d.text[0] = '\0';
+	(void)diag_errno(&d, -ENOENT, "\xc3\xa9\r"); /* an e with an accent */
+	assert_string_equal(d.text, "\xc3\xa9?: No such file or directory");
+	log_error("one\ntwo \xe2\x82\xac");
+	assert_string_equal(logged(), "unvmm: one?two \xe2\x82\xac\n");
+}
+
 static void test_limit(void **state)
 {
 	struct log_limit l = { 0 };
@@ -183,6 +202,7 @@ int main(void)
 		cmocka_unit_test(test_long_texts),
 		LOG_TEST(levels),
 		LOG_TEST(long_line),
+		LOG_TEST(control_characters),
 		LOG_TEST(limit),
 	};
 

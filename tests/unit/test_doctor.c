@@ -107,7 +107,7 @@ static void test_nothing_is_missing(void **state)
 	for (unsigned int i = 0; i < w->doc.n; i++)
 		if (w->doc.needs[i].level != DOCTOR_OK || *w->doc.needs[i].mend)
 			fail_msg("%s: %s", w->doc.needs[i].name, w->doc.needs[i].found);
-	assert_int_equal(w->doc.n, 21);
+	assert_int_equal(w->doc.n, 22);
 	assert_int_equal(w->doc.kvm, DOCTOR_KVM_HARDWARE);
 	assert_true(doctor_can_run(&w->doc));
 	for (unsigned int i = 0; i < DOCTOR_SUITES; i++)
@@ -279,6 +279,12 @@ static void test_pages(void **state)
 	expect(w, "hugepages", DOCTOR_WARN, "all 512", "vm.nr_hugepages=1024");
 	fake_host_file(&w->host, "0\n", HUGE "nr_hugepages");
 	expect(w, "hugepages", DOCTOR_WARN, "none reserved", "vm.nr_hugepages=");
+	w->probe.uffd_err = -EPERM;
+	expect(w, "userfaultfd", DOCTOR_WARN, "not for this user", "unprivileged_userfaultfd=1");
+	fake_host_file(&w->host, "", "dev/userfaultfd");
+	expect(w, "userfaultfd", DOCTOR_WARN, "Operation not permitted", "chgrp kvm");
+	w->probe.uffd_err = -ENOSYS;
+	expect(w, "userfaultfd", DOCTOR_WARN, "not implemented", "CONFIG_USERFAULTFD");
 }
 
 static void test_network(void **state)
@@ -375,7 +381,7 @@ static void test_empty_host(void **state)
 	fake_host_remove(&w->host, "proc");
 	fake_host_remove(&w->host, "sys");
 	doctor_examine(&w->doc, w->host.root, &w->probe);
-	assert_int_equal(w->doc.n, 21);
+	assert_int_equal(w->doc.n, 22);
 	assert_false(doctor_can_run(&w->doc));
 }
 

@@ -285,6 +285,8 @@ static void test_receive(void **state)
 {
 	static const char which[] =
 		"say where the guest comes from: --listen ADDRESS, --stdio or --from file:PATH";
+	static const char once[] = "say where the guest comes from once: --listen ADDRESS, "
+				   "--stdio or --from file:PATH";
 	struct run_options o;
 
 	(void)state;
@@ -309,8 +311,8 @@ static void test_receive(void **state)
 	run_options_free(&o);
 	parse_fail(which, ARGS());
 	parse_fail(which, ARGS("-n"));
-	parse_fail(which, ARGS("--stdio", "--listen", "h"));
-	parse_fail(which, ARGS("--from", "file:x", "--stdio"));
+	parse_fail(once, ARGS("--stdio", "--listen", "h"));
+	parse_fail(once, ARGS("--from", "file:x", "--stdio"));
 	parse_fail("one configuration file is enough; \"b.cfg\" is left over",
 		   ARGS("--stdio", "--config", "a.cfg", "b.cfg"));
 	command = "run";

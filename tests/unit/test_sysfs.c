@@ -201,6 +201,9 @@ static void test_use_of_interface(void **state)
 	expect_use(h, NET, NULL);
 	fake_host_file(h, "0x1003\n", DEVICES "/" NET "/virtio2/net/eth7/flags");
 	expect_use(h, NET, "'ip link set eth7 down'");
+	fake_host_file(h, "0x1002\n", DEVICES "/" NET "/virtio2/net/eth7/flags");
+	fake_host_link(h, "../../br0", DEVICES "/" NET "/virtio2/net/eth7/master");
+	expect_use(h, NET, "its interface eth7 is a part of the host's br0");
 }
 
 static void test_use_of_disk(void **state)
@@ -225,6 +228,13 @@ static void test_use_of_disk(void **state)
 	fake_host_file(h, "", "proc/swaps");
 	fake_host_file(h, "", DISK "/vda1/holders/dm-3");
 	expect_use(h, BLK, "its disk vda1 is a part of the host's dm-3");
+	fake_host_remove(h, DISK "/vda1/holders/dm-3");
+	fake_host_link(h, "/dev/vda11", "proc/17/fd/3");
+	fake_host_link(h, "socket:[1]", "proc/17/fd/4");
+	expect_use(h, BLK, NULL);
+	fake_host_file(h, "a-vmm\n", "proc/4711/comm");
+	fake_host_link(h, "/dev/vda1", "proc/4711/fd/9");
+	expect_use(h, BLK, "process 4711 (a-vmm) has its disk vda1 open");
 }
 
 static void expect_bind(struct fake_host *h, const char *address, int want, const char *sentence)

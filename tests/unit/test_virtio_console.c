@@ -284,7 +284,7 @@ static void test_what_is_offered(void **state)
 	assert_int_equal(x->v->offered, offer_features(VIRTIO_ID_CONSOLE, 2));
 	assert_int_equal(x->v->nqueues, 4);
 	/* The operator looks at the serial port, also when that leads nowhere. */
-	assert_ptr_equal(x->f->vm.operator, x->f->vm.console);
+	assert_ptr_equal(x->f->vm.attended, x->f->vm.console);
 }
 
 static void test_output(void **state)
@@ -292,7 +292,7 @@ static void test_output(void **state)
 	struct fixture *x = *state;
 
 	plug(x, spec_of(x, "file"), NULL);
-	assert_ptr_equal(x->f->vm.operator, x->con->chardev);
+	assert_ptr_equal(x->f->vm.attended, x->con->chardev);
 	drive(x, CORE);
 	print(x, CONSOLE_TX, "hello, ", 7);
 	print(x, CONSOLE_TX, "world\n", 6);
@@ -307,6 +307,48 @@ static void test_output(void **state)
 	x->dev->cls->resume(x->dev);
 	assert_int_equal(wait_used(x, CONSOLE_TX), 0);
 	in_file(x, "hello, world\nbye!");
+}
+
+struct flood {
+	struct virtio_console *con;
+	uint64_t bytes;
+};
+
+/* A guest that refills the ring as fast as it is emptied, or until enough is enough. */
+static void refill(void *arg, const uint8_t *buf, size_t len)
+{
+	static const uint8_t more[CONSOLE_RING];
+	struct flood *f = arg;
+
+	(void)buf;
+	f->bytes += len;
+	pthread_mutex_lock(&f->con->lock);
+	if (f->bytes < MiB(1))
+		(void)console_ring_put(&f->con->to_host, more, sizeof(more));
+	pthread_mutex_unlock(&f->con->lock);
+}
+
+static bool flooded(void *arg)
+{
+	const struct flood *f = arg;
+
+	return f->bytes >= MiB(1) && !f->con->to_host.len;
+}
+
+/* The control lock is let go again and again, and nothing is left behind. */
+static void test_flood(void **state)
+{
+	struct fixture *x = *state;
+	struct flood f = { 0 };
+
+	plug(x, "none", NULL);
+	drive(x, CORE);
+	f.con = x->con;
+	chardev_watch(x->con->chardev, refill, &f);
+	refill(&f, NULL, 0);
+	x->con->main_work.fn(&x->con->main_work);
+	assert_in_range(f.bytes, 1, CONSOLE_RING);
+	assert_true(fake_vm_run(x->f, flooded, &f, DEADLINE));
 }
 
 static void test_emergency_write(void **state)
@@ -432,17 +474,17 @@ static void test_window(void **state)
 	plug(x, "stdio", NULL);
 	drive(x, CORE | VIRTIO_BIT(VIRTIO_CONSOLE_F_SIZE));
 	/* cmocka has something to say on the real stdout. */
-	assert_ptr_equal(x->f->vm.operator, x->con->chardev);
+	assert_ptr_equal(x->f->vm.attended, x->con->chardev);
 	assert_int_equal(config(x, 0, 2), 80);
 	assert_int_equal(config(x, 2, 2), 25);
 	(void)fake_signal_taken(x->v->transport->config_fd);
 	w = (struct winsize){ .ws_col = 132, .ws_row = 50 };
 	assert_int_equal(ioctl(master, TIOCSWINSZ, &w), 0);
-	chardev_resized(x->f->vm.operator);
+	chardev_resized(x->f->vm.attended);
 	assert_true(fake_signal_taken(x->v->transport->config_fd));
 	assert_int_equal(config(x, 0, 2), 132);
 	assert_int_equal(config(x, 2, 2), 50);
-	chardev_resized(x->f->vm.operator); /* nothing new */
+	chardev_resized(x->f->vm.attended); /* nothing new */
 	assert_false(fake_signal_taken(x->v->transport->config_fd));
 	fake_vm_free(x->f);
 	x->f = NULL;
@@ -590,6 +632,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_what_is_offered),
 		T(test_output),
+		T(test_flood),
 		T(test_emergency_write),
 		T(test_input),
 		T(test_output_is_held),

@@ -92,6 +92,11 @@ case_vf_bind_blk() {
 	swapon "$disk"
 	command_refuses "swapoff $disk" "$UNVMM" vf bind "$VF"
 	swapoff "$disk"
+	sleep 100 <"$disk" &
+	command_refuses "process $! (sleep) has its disk ${disk#/dev/} open" "$UNVMM" vf bind "$VF"
+	command_says "bound to vfio-pci" "$UNVMM" vf bind --force "$VF"
+	kill $!
+	command_says "given back to virtio-pci" "$UNVMM" vf unbind "$VF"
 	command_says "bound to vfio-pci (was: virtio-pci)" "$UNVMM" vf bind "$VF"
 	command_says "bound to vfio-pci already" "$UNVMM" vf bind "$VF"
 	[ ! -e "$disk" ] || fail "the disk is still there"
