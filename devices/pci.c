@@ -237,6 +237,22 @@ void pci_unplug(struct pci_dev *p)
 	pci_host_detach(p->vm->pci, p);
 }
 
+void pci_hide(struct pci_dev *p, const struct pci_dev *front)
+{
+	pci_unplug(p);
+	p->slot = front->slot;
+	memcpy(p->assigned, front->assigned, sizeof(p->assigned));
+	pci_reset(p);
+}
+
+void pci_step_in(struct pci_dev *p, struct pci_dev *front)
+{
+	pci_unplug(front);
+	pci_host_put(p->vm->pci, p);
+	/* Also those of others that were in the way. */
+	pci_host_map_bars(p->vm->pci);
+}
+
 void pci_reset(struct pci_dev *p)
 {
 	/*

@@ -103,6 +103,11 @@ int pci_host_attach(struct pci_host *h, struct pci_dev *p, struct diag *d)
 	return diag_set(d, -ENOSPC, "%s: all %u PCI slots are taken", p->id, PLAT_PCI_DEVICES_MAX);
 }
 
+void pci_host_put(struct pci_host *h, struct pci_dev *p)
+{
+	h->slots[p->slot] = p;
+}
+
 void pci_host_detach(struct pci_host *h, struct pci_dev *p)
 {
 	if (h->slots[p->slot] == p)

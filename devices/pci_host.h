@@ -10,6 +10,8 @@
 
 /* Next free slot, or -ENOSPC with a sentence. */
 int pci_host_attach(struct pci_host *h, struct pci_dev *p, struct diag *d) must_check;
+/* Into its own slot, which is free. */
+void pci_host_put(struct pci_host *h, struct pci_dev *p);
 void pci_host_detach(struct pci_host *h, struct pci_dev *p);
 
 /* A naturally aligned piece of the memory window; never given back. */

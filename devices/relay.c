@@ -411,8 +411,22 @@ uint32_t vf_relay_left(const struct vf_dev *vd, unsigned int q)
 
 /* --- stop ------------------------------------------------------------------------------------ */
 
+/*
+ * Can another device go on where a direct queue is? A disk completes in any order, so only if it
+ * has given everything back, or nothing since its start, which is not over; a card: as at a switch.
+ */
+static bool is_exact(const struct vf_dev *vd, unsigned int q)
+{
+	uint16_t used = guest_index(vd, vd->queues[q].device);
+
+	return vd->vdev.device_id != VIRTIO_ID_BLOCK ||
+	       used == guest_index(vd, vd->queues[q].driver) ||
+	       (vd->fresh && used == vd->queues[q].index);
+}
+
 void vf_relays_stop(struct vf_dev *vd)
 {
+	vd->exact = true;
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++) {
 		struct vf_relay *rq = relay_of(vd, q);
 
@@ -423,6 +437,7 @@ void vf_relays_stop(struct vf_dev *vd)
 			relay_settle(&rq->r);
 			vd->queues[q].index = rq->r.completed;
 		} else if (rq->path == VF_PATH_DIRECT) {
+			vd->exact &= is_exact(vd, q);
 			/* How far the function has come: up to there the driver has it all back. */
 			vd->queues[q].index = vd->known >> q & 1
 						      ? vd->stands[q]
@@ -453,11 +468,11 @@ static bool drained(struct vf_dev *vd)
 	return true;
 }
 
+/* The vcpus stand: where their doorbells go is decided when they go on (virtio_pci.c). */
 static void set_up(struct vf_dev *vd, bool up)
 {
 	vm_lock(vd->vdev.vm);
 	vd->up = up;
-	virtio_pci_rewire(&vd->vdev);
 	vm_unlock(vd->vdev.vm);
 }
 

@@ -18,6 +18,8 @@
 
 /* --- what can go wrong ----------------------------------------------------------------------- */
 
+#define LOST_MENDED "; the machine runs on without it, and has it again when it is started anew"
+
 /* For those who wait in vf_track.c. */
 static void settled(struct vf_dev *vd)
 {
@@ -30,25 +32,60 @@ static void settled(struct vf_dev *vd)
 
 void vf_failed(struct vf_dev *vd, const char *why)
 {
+	bool said = !strcmp(vd->fault.text, why); /* another driver meets the same */
+	struct diag d = { "" };
+
 	vd->trouble = true;
-	diag_set(&vd->fault, -EIO, "%s", why);
-	vdev_needs_reset(&vd->vdev, why);
+	if (!said) {
+		vd->fault.text[0] = '\0';
+		diag_set(&vd->fault, -EIO, "%s", why);
+	}
+	diag_set(&d, -EIO, "function %s: %s", vd->name, why);
+	/* Of one that was lost in the middle of a call vf_lost(), which comes, says why. */
+	if ((vd->lost || !vf_gone(vd->fn.vf)) && !vf_fallback_begin(vd, d.text))
+		vdev_needs_reset(&vd->vdev, said ? NULL : d.text);
 	settled(vd);
 }
 
-static void failed_with(struct vf_dev *vd, struct diag *d)
+/* If it does not stop, bus mastering has been taken from it. */
+static void stop_function(struct vf_dev *vd)
 {
-	diag_prefix(d, "function %s", vd->name);
-	vf_failed(vd, d->text);
+	struct diag d = { "" };
+	int err = vf_program_stop(&vd->fn, &d);
+
+	if (!err && d.text[0])
+		log_warn("%s: function %s: %s; a reset of all of it has stopped it", vd->vdev.id,
+			 vd->name, d.text);
+	else if (err && err != -ENODEV && !vf_gone(vd->fn.vf))
+		log_error("%s: function %s: %s", vd->vdev.id, vd->name, d.text);
+	vd->phase = VF_DOWN;
 }
 
-/* Doorbells come to the vf thread again, which drops them. */
-static void go_down(struct vf_dev *vd)
+static void keep_indexes(struct vf_dev *vd, bool ran, int ctrl, uint16_t ctrl_index)
 {
-	vd->phase = VF_DOWN;
-	vf_relays_stop(vd);
+	if (ctrl >= 0)
+		vd->queues[ctrl].index = ctrl_index;
 	vm_lock(vd->vdev.vm);
 	vd->up = false;
+	for (unsigned int q = 0; q < vd->vdev.nqueues && ran; q++)
+		if (vd->queues[q].enabled)
+			vd->vdev.queues[q].index = vd->queues[q].index;
+	vm_unlock(vd->vdev.vm);
+}
+
+/* Stops it if it is `there` still. Doorbells come to the vf thread again, which drops them. */
+static void go_down(struct vf_dev *vd, bool there)
+{
+	bool ran = vd->phase != VF_DOWN;
+	int ctrl = vd->cvq.running ? (int)vd->cvq.q : -1;
+	uint16_t ctrl_index = vf_cvq_stop(&vd->cvq);
+
+	if (ran && there)
+		stop_function(vd);
+	vd->phase = VF_DOWN;
+	vf_relays_stop(vd);
+	keep_indexes(vd, ran, ctrl, ctrl_index);
+	vm_lock(vd->vdev.vm);
 	virtio_pci_rewire(&vd->vdev);
 	vm_unlock(vd->vdev.vm);
 }
@@ -58,41 +95,29 @@ void vf_lost(struct vf *vf, const char *why)
 	struct vf_dev *vd = vf->owner;
 	struct diag d = { "" };
 
-	(void)vf_cvq_stop(&vd->cvq);
-	go_down(vd);
+	if (vd->lost)
+		return;
+	if (vd->phase != VF_DOWN || !vd->trouble)
+		go_down(vd, false);
 	vd->lost = true;
-	diag_set(&d, -ENODEV, "it is gone: %s", why);
-	failed_with(vd, &d);
-}
-
-/* If it does not stop, bus mastering has been taken from it. */
-static void stop_function(struct vf_dev *vd)
-{
-	struct diag d = { "" };
-	int err = vf_program_stop(&vd->fn, &d);
-
-	if (err && err != -ENODEV)
-		log_error("%s: function %s: %s", vd->vdev.id, vd->name, d.text);
-	vd->phase = VF_DOWN;
+	diag_set(&d, -ENODEV, "it is gone: %s" LOST_MENDED, why);
+	vf_failed(vd, d.text);
 }
 
 void vf_abandon(struct vf_dev *vd, const char *why)
 {
-	(void)vf_cvq_stop(&vd->cvq);
-	if (vd->phase != VF_DOWN)
-		stop_function(vd);
-	go_down(vd);
+	struct diag d = { "" };
+
+	go_down(vd, true);
 	vd->lost = true;
-	vf_failed(vd, why);
+	diag_set(&d, -ENODEV, "%s" LOST_MENDED, why);
+	vf_failed(vd, d.text);
 }
 
 void vf_give_up(struct vf_dev *vd, struct diag *d)
 {
-	(void)vf_cvq_stop(&vd->cvq);
-	if (vd->phase != VF_DOWN)
-		stop_function(vd);
-	go_down(vd);
-	failed_with(vd, d);
+	go_down(vd, true);
+	vf_failed(vd, d->text);
 }
 
 /* --- start ----------------------------------------------------------------------------------- */
@@ -202,8 +227,10 @@ static void note_rung(struct vf_dev *vd, bool knows)
 static int start_function(struct vf_dev *vd, struct diag *d)
 {
 	bool knows = vf_opaque_usable(vd);
-	int ctrl = vf_cvq_queue(vd, vd->negotiated);
-	int err = make_plan(vd, ctrl, d);
+	int ctrl = vf_cvq_queue(vd, vd->negotiated), err;
+
+	vd->fresh = true;
+	err = make_plan(vd, ctrl, d);
 
 	if (ctrl >= 0 && !vd->queues[ctrl].enabled)
 		ctrl = -1;
@@ -232,7 +259,7 @@ static void try_start(struct vf_dev *vd)
 
 	if (!vf_opaque_usable(vd) && vd->opaque.data && !vd->tracking)
 		vf_opaque_drop(vd); /* of a driver that is no more */
-	err = vd->lost ? diag_set(&d, -ENODEV, "it is gone") : start_function(vd, &d);
+	err = vd->lost ? diag_set(&d, -ENODEV, "%s", vd->fault.text) : start_function(vd, &d);
 	if (err && err != -ECANCELED && !vd->lost && vf_opaque_usable(vd)) {
 		log_warn("%s: function %s goes on by its journal: %s", vd->vdev.id, vd->name,
 			 d.text);
@@ -242,12 +269,10 @@ static void try_start(struct vf_dev *vd)
 	}
 	if (!err)
 		return;
-	if (vd->phase != VF_DOWN)
-		stop_function(vd);
-	vf_relays_stop(vd);
+	go_down(vd, true);
 	/* Not wanted any more: the stop that says so is the next work. */
 	if (err != -ECANCELED)
-		failed_with(vd, &d);
+		vf_failed(vd, d.text);
 }
 
 static void start_work(struct loop_work *w)
@@ -297,9 +322,7 @@ void vf_disarm(struct vf_dev *vd)
 
 void vf_restart(struct vf_dev *vd)
 {
-	(void)vf_cvq_stop(&vd->cvq);
-	stop_function(vd);
-	go_down(vd);
+	go_down(vd, true);
 	try_start(vd);
 }
 
@@ -321,6 +344,7 @@ void vf_lap(struct vf_dev *vd, uint64_t *part)
  */
 void vf_up(struct vf_dev *vd)
 {
+	struct diag d = { "" };
 	bool stopping;
 
 	if (vd->arming) {
@@ -329,6 +353,7 @@ void vf_up(struct vf_dev *vd)
 		return;
 	}
 	vd->phase = VF_UP;
+	vd->fault.text[0] = '\0';
 	vm_lock(vd->vdev.vm);
 	vd->up = true;
 	virtio_pci_rewire(&vd->vdev);
@@ -345,8 +370,13 @@ void vf_up(struct vf_dev *vd)
 		else if (vd->relays.queues[q].path == VF_PATH_RELAY)
 			vf_relay_serve(vd, q);
 		else if (vf_function_kick(&vd->fn, db->index, db->notify_off))
-			vf_failed(vd, "a doorbell of its function cannot be written");
+			diag_set(&d, -EIO, "doorbell %u cannot be written", q);
+		if (d.text[0])
+			vf_give_up(vd, &d);
+		if (vd->phase != VF_UP)
+			break; /* that, or what was found in a ring, was the end of it */
 	}
+	vd->fresh = false;
 	/*
 	 * What was signalled to whoever served the queues before may not have come along. A driver
 	 * that has just begun finds nothing to do.
@@ -363,17 +393,6 @@ void vf_up(struct vf_dev *vd)
 }
 
 /* --- stop ------------------------------------------------------------------------------------ */
-
-static void keep_indexes(struct vf_dev *vd, bool ran, int ctrl, uint16_t ctrl_index)
-{
-	vm_lock(vd->vdev.vm);
-	vd->up = false;
-	for (unsigned int q = 0; q < vd->vdev.nqueues && ran; q++)
-		if (vd->queues[q].enabled)
-			vd->vdev.queues[q].index =
-				(int)q == ctrl ? ctrl_index : vd->queues[q].index;
-	vm_unlock(vd->vdev.vm);
-}
 
 static void stop_work(struct loop_work *w)
 {
@@ -409,6 +428,7 @@ static int look_at_config(struct vf_dev *vd, struct diag *d)
 		err = vf_config_read(&vd->fn, &fresh, d);
 	if (!err)
 		err = vf_config_adopt(&vd->fn, &vd->offer, &fresh, d);
+	err = vf_function_blame(&vd->fn, err, d);
 	if (err)
 		return err;
 	vm_lock(vd->vdev.vm);
@@ -426,7 +446,7 @@ void vf_config_ready(struct loop_fd *lf, uint32_t revents)
 
 	(void)revents;
 	if (vd->phase != VF_DOWN && !vd->lost && look_at_config(vd, &d))
-		failed_with(vd, &d);
+		vf_give_up(vd, &d);
 }
 
 /* A page of a function, ours or another's, was not there when a vcpu stored into it. */
@@ -439,7 +459,7 @@ static void fault_work(struct loop_work *w)
 	if (vd->phase != VF_UP || vd->lost)
 		return;
 	if (vf_status(&vd->fn, &status, &d)) {
-		failed_with(vd, &d);
+		vf_give_up(vd, &d);
 		return;
 	}
 	vm_lock(vd->vdev.vm);
@@ -467,7 +487,7 @@ static int vf_start(struct vdev *v)
 
 	__atomic_store_n(&vd->fn.cancel, false, __ATOMIC_RELAXED);
 	loop_call(vd->loop, &vd->start_work);
-	return 0;
+	return 1;
 }
 
 static void vf_stop(struct vdev *v)

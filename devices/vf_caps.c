@@ -264,7 +264,9 @@ static int take_ids(struct finder *f)
 	c->subvendor = get16(f, PCI_SUBSYSTEM_VENDOR_ID);
 	c->subdevice = get16(f, PCI_SUBSYSTEM_ID);
 	if (c->vendor == 0xffff && c->device == 0xffff)
-		return diag_set(f->d, -EINVAL, "it answers all-ones, as a function that is gone");
+		return diag_set(f->d, -EINVAL,
+				"it answers all-ones: it is gone from its bus, or in reset; "
+				"look at it with 'lspci -vv'");
 	if (c->vendor != VIRTIO_VENDOR || c->device < TRANSITIONAL_FIRST || c->device > MODERN_LAST)
 		return diag_set(f->d, -ENOTSUP,
 				"it is a %04x:%04x and no virtio function (1af4:1041 is a network "

@@ -6,6 +6,7 @@
  */
 #include "vf_dev.h"
 #include "vf_standin.h"
+#include "vfio_info.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -18,13 +19,25 @@
 
 #include <unvmm/offer.h>
 
+#define PAIRS_MAX 0x7fffu
+
 struct vf_conf {
 	char *pci, *socket;
-	struct vf_standin_conf standin; /* instead of a function */
+	struct vf_standin_conf standin; /* instead of a function, or behind it */
 	int offer, doorbells;		/* enum vf_offer_kind; 0 native, 1 portable */
 	int64_t queues;
 	bool unsafe_no_access_platform;
 };
+
+static bool given(const char *text)
+{
+	return text && *text;
+}
+
+static bool has_function(const struct vf_conf *conf)
+{
+	return given(conf->pci) || given(conf->socket);
+}
 
 /* --- putting it together: on the vf thread ---------------------------------------------------- */
 
@@ -62,14 +75,19 @@ static int probe(struct vf_dev *vd, struct diag *d)
 	if (!err)
 		err = vf_config_read(fn, &vd->own, d);
 	if (err)
-		return err;
+		return vf_function_blame(fn, err, d);
 	vd->fn_pairs = vf_config_queues(fn, &vd->own);
+	/* Behind them comes the control queue, whose number has 16 bits (virtio 1.2, 5.1.2). */
+	if (fn->caps.device_id == VIRTIO_ID_NET && vd->fn_pairs > PAIRS_MAX)
+		return diag_set(d, -EINVAL, "it has %u pairs of queues; %u are possible",
+				vd->fn_pairs, PAIRS_MAX);
 	err = vf_offer_make(&vd->offer, fn, vd->fn_pairs, &vd->wish, d);
 	if (!err)
 		err = vf_config_adopt(fn, &vd->offer, &vd->own, d);
 	if (!err && vd->offer.guest & VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) &&
 	    fn->caps.device_id == VIRTIO_ID_NET)
 		err = probe_ctrl(vd, d);
+	err = vf_function_blame(fn, err, d);
 	return err ? err : vf_function_reset(fn, d);
 }
 
@@ -81,7 +99,7 @@ static void let_go(struct vf_dev *vd)
 	vf->lost = NULL;
 	vf->request = NULL;
 	vf_opaque_let_go(vd);
-	if (vf->ops->irq_set(vf, NULL, 0) && !vd->lost)
+	if (vf->ops->irq_set(vf, NULL, 0) && !vd->lost && !vf_gone(vf))
 		log_warn("%s: the interrupts of function %s cannot be switched off", vd->vdev.id,
 			 vf->name);
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
@@ -102,6 +120,7 @@ static void give_back(struct vf *vf)
 		return;
 	vf_abandon(vd, "its host asks to have it back");
 	let_go(vd);
+	vd->given_back = true;
 	loop_call(&vd->vdev.vm->main_loop, &vd->close_work);
 }
 
@@ -145,7 +164,11 @@ static int attach(struct vf_dev *vd, struct diag *d)
 		err = vf_cvq_map(&vd->cvq, d);
 	if (!err)
 		err = vf_relays_init(vd, d);
-	return err ? err : vf_relays_wire(vd, d);
+	if (!err)
+		err = vf_relays_wire(vd, d);
+	if (!err)
+		vf_disk_identify(vd);
+	return vf_function_blame(&vd->fn, err, d);
 }
 
 /* Of whatever there is. */
@@ -188,18 +211,22 @@ static void fill_vdev(struct vf_dev *vd)
 	vd->config = vd->own;
 }
 
-static struct vf_dev *vf_alloc(struct vm *vm, const char *id, const struct vf_conf *conf)
+static struct vf_dev *vf_alloc(struct vm *vm, struct device *dev, const struct vf_conf *conf)
 {
 	struct vf_dev *vd = calloc(1, sizeof(*vd));
 
 	if (!vd)
 		return NULL;
+	vd->dev = dev;
 	vd->vdev.vm = vm;
-	vd->vdev.id = id;
+	vd->vdev.id = dev->id;
 	vd->wish = (struct vf_wish){ .kind = (enum vf_offer_kind)conf->offer,
 				     .queues = (uint16_t)conf->queues,
 				     .physical_addresses = conf->unsafe_no_access_platform };
 	vd->native_doorbells = conf->doorbells == 0;
+	if (given(conf->standin.serial)) /* its owner knows better */
+		memcpy(vd->serial, conf->standin.serial,
+		       strnlen(conf->standin.serial, sizeof(vd->serial)));
 	vd->config_fd = -1;
 	vd->cvq.vd = vd;
 	vd->cvq.window_fd = vd->cvq.answer_fd = vd->cvq.deadline_fd = -1;
@@ -230,13 +257,14 @@ static int vf_create(struct vm *vm, struct device *dev, const void *opaque, stru
 {
 	const struct vf_conf *conf = opaque;
 	struct vf_standin_conf standin = conf->standin;
+	char serial[VIRTIO_BLK_ID_BYTES + 1] = "";
 	struct vf_dev *vd;
 	int err;
 
 	standin.queues = conf->queues;
-	if (vf_standin_named(&standin))
+	if (!has_function(conf))
 		return vf_standin_create(vm, dev, &standin, d);
-	vd = vf_alloc(vm, dev->id, conf);
+	vd = vf_alloc(vm, dev, conf);
 	if (!vd)
 		return diag_errno(d, -ENOMEM, "%s", dev->id);
 	vd->loop = vm_vf_loop(vm, d);
@@ -267,12 +295,20 @@ static int vf_create(struct vm *vm, struct device *dev, const void *opaque, stru
 	dev->priv = vd;
 	dev->state = vd->state;
 	dev->nstate = VIRTIO_PCI_STATES + (vd->vdev.device_id == VIRTIO_ID_NET ? 2 : 1);
-	return 0;
+	if (!vf_standin_named(&standin))
+		return 0;
+	standin.queues = vd->offer.npairs ? vd->offer.npairs : vd->offer.nqueues;
+	memcpy(serial, vd->serial, sizeof(vd->serial)); /* as configured, or the function's own */
+	standin.serial = serial;
+	err = vf_fallback_create(vd, &standin, d);
+	if (!err)
+		return 0;
 
 out_detach:
 	if (err == -ETIMEDOUT || vf_call(vd, detach, NULL) == -ETIMEDOUT)
 		return err; /* it is in use for ever */
 out_destroy:
+	vf_fallback_destroy(vd);
 	loop_uncall(&vm->main_loop, &vd->close_work);
 	virtio_pci_destroy(&vd->vdev);
 out_close:
@@ -305,6 +341,7 @@ static void vf_destroy(struct device *dev)
 		return;
 	}
 	loop_uncall(&vd->vdev.vm->main_loop, &vd->close_work);
+	vf_fallback_destroy(vd);
 	virtio_pci_destroy(&vd->vdev);
 	close_function(vd);
 	free(vd);
@@ -365,6 +402,8 @@ static void vf_info(const struct device *dev, struct report *r)
 			    mac[3], mac[4], mac[5]);
 		report_flag(r, "link", vd->config.net.status & htole16(VIRTIO_NET_S_LINK_UP));
 	}
+	if (vd->serial[0])
+		report_text(r, "serial", "%.*s", (int)sizeof(vd->serial), vd->serial);
 	report_text(r, "dirty-tracking", "%s", vd->opaque.dma_log ? "dma-log" : VF_RUNG_RELAY);
 	report_text(r, "restore", "%s",
 		    vd->opaque.flags	   ? VF_RUNG_STATE
@@ -372,6 +411,7 @@ static void vf_info(const struct device *dev, struct report *r)
 					   : VF_RUNG_RELAY);
 	if (vd->by)
 		report_text(r, "restored-by", "%s", vd->by);
+	report_flag(r, "fallback", vd->spare);
 	report_list(r, "paths");
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++)
 		report_text(r, NULL, "%s", path_name(vd, q));
@@ -382,26 +422,22 @@ static void vf_info(const struct device *dev, struct report *r)
 
 /* --- options --------------------------------------------------------------------------------- */
 
-static bool given(const char *text)
-{
-	return text && *text;
-}
-
 static int vf_check(const void *opaque, struct diag *d)
 {
 	const struct vf_conf *conf = opaque;
 
-	unsigned int n = (unsigned int)given(conf->pci) + given(conf->socket) +
-			 vf_standin_named(&conf->standin);
+	unsigned int software = vf_standin_named(&conf->standin);
 
-	if (!n)
+	if (!has_function(conf) && !software)
 		return diag_set(d, -EINVAL,
 				"names no function; give it pci = \"0000:03:00.2\"; or socket = "
 				"\"/run/vf0.sock\"; or, in software, disk or tap");
-	if (n > 1)
+	if (given(conf->pci) && given(conf->socket))
+		return diag_set(d, -EINVAL, "has both pci and socket; a function is one of them");
+	if (software > 1)
 		return diag_set(d, -EINVAL,
-				"has several of pci, socket, disk, tap, passt and loopback; a "
-				"function is one of them");
+				"has several of disk, tap, passt and loopback; the software device "
+				"is one of them");
 	return 0;
 }
 
@@ -419,7 +455,7 @@ static const struct opt vf_opts[] = {
 	{ .name = "pci",
 	  .type = OPT_STRING,
 	  .offset = offsetof(struct vf_conf, pci),
-	  .max = 12,
+	  .max = PCI_ADDRESS_LEN - 1,
 	  .help = "address of the function, bound to vfio-pci" },
 	{ .name = "socket",
 	  .type = OPT_PATH,
@@ -429,12 +465,13 @@ static const struct opt vf_opts[] = {
 	{ .name = "disk",
 	  .type = OPT_PATH,
 	  .offset = offsetof(struct vf_conf, standin.disk),
-	  .help = "no function: a software disk in its place, with this image" },
+	  .help = "a software disk with this image: in place of a function, or for when it fails" },
 	{ .name = "serial",
 	  .type = OPT_STRING,
 	  .offset = offsetof(struct vf_conf, standin.serial),
 	  .max = VIRTIO_BLK_ID_BYTES,
-	  .help = "of that disk, at most 20 bytes (default: vf0...)" },
+	  .help = "of that disk, or the function's, at most 20 bytes (default: as it says, "
+		  "vf0...)" },
 	{ .name = "shared",
 	  .type = OPT_BOOL,
 	  .offset = offsetof(struct vf_conf, standin.shared),
@@ -443,7 +480,7 @@ static const struct opt vf_opts[] = {
 	  .type = OPT_STRING,
 	  .offset = offsetof(struct vf_conf, standin.tap),
 	  .max = IFNAMSIZ - 1,
-	  .help = "no function: a software network card in its place, on this tap" },
+	  .help = "the same of a network card, on this tap" },
 	{ .name = "passt",
 	  .type = OPT_BOOL,
 	  .offset = offsetof(struct vf_conf, standin.passt),

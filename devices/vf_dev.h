@@ -16,9 +16,10 @@
  *   relay.c        the path of each data queue: direct, or by a relay (vf_relay.h, relay_ring.c)
  *   vf_track.c     the device in a migration
  *   vf_standin.c   a software device in its place
+ *   vf_fallback.c  ... behind it, for when the function fails
  *   vf_opaque.c    its function's own state, for another of its model
  *   vf_vendor.c    registers of some functions that say where a queue stands
- *   vf_flush.c     a disk's cache, before another host reads what is behind it
+ *   vf_disk.c      a disk's serial number; and its cache, before another host reads what is behind
  *
  * Thread: main and vcpus, under the control lock, run the vdev's ops, which only note what is
  * wanted and wake the vf thread. That thread makes every call to the function, one at a time, and
@@ -73,6 +74,8 @@ int vf_reg_read(struct vf_function *fn, unsigned int off, unsigned int len, uint
 int vf_reg_write(struct vf_function *fn, unsigned int off, unsigned int len, uint32_t value,
 		 struct diag *d) must_check;
 int vf_status(struct vf_function *fn, uint8_t *status, struct diag *d) must_check;
+/* err, or -ENODEV and its sentence if what went wrong is that there is no function any more. */
+int vf_function_blame(struct vf_function *fn, int err, struct diag *d) must_check;
 /* Status 0, until the function confirms it. -ETIMEDOUT, -ECANCELED. */
 int vf_function_reset(struct vf_function *fn, struct diag *d) must_check;
 int vf_bus_master(struct vf_function *fn, bool on, struct diag *d) must_check;
@@ -177,7 +180,10 @@ int vf_program_start(struct vf_function *fn, struct vf_plan *plan, struct diag *
 /* Queue q of it again, after a reset of the queue: all steps but its enabling, or only that. */
 int vf_program_queue(struct vf_function *fn, const struct vf_plan *plan, struct vf_plan_queue *q,
 		     bool enable, struct diag *d) must_check;
-/* Stops it: status 0 confirmed, bus mastering off. -ETIMEDOUT: it may still reach memory. */
+/*
+ * Stops it: status 0 confirmed, bus mastering off. -ETIMEDOUT: it may still reach memory. 0 with a
+ * sentence: it did not confirm, and a reset of all of it was needed.
+ */
 int vf_program_stop(struct vf_function *fn, struct diag *d) must_check;
 
 /* --- doorbells: vf_doorbell.c ---------------------------------------------------------------- */
@@ -272,6 +278,7 @@ int vf_ring_take(struct vf_ring *r) must_check;
 #define VF_CVQ_COMMAND_MAX (2 * PAGE_SIZE_4K)
 #define VF_CVQ_IOV	   64
 #define VF_CVQ_MS	   5000
+#define VF_RESUME_MS	   100 /* for which the vcpus wait for it */
 
 /* What a driver may switch by GUEST_OFFLOADS_SET; the last two are USO. */
 #define VF_NET_OFFLOADS \
@@ -428,7 +435,12 @@ void vf_opaque_let_go(struct vf_dev *vd);
 void vf_opaque_get(struct device *dev, const void **data, size_t *len);
 void vf_opaque_put(struct device *dev, const void *data, size_t len);
 
-/* vf_flush.c: for the class. */
+/* --- a disk: vf_disk.c ----------------------------------------------------------------------- */
+
+/* Has the function say which disk it is, if it has one: vd->serial. No driver has been there yet.
+ */
+void vf_disk_identify(struct vf_dev *vd);
+/* For the class: a FLUSH, while it is stopped for the switch. */
 int vf_sync(struct device *dev);
 
 /* --- the device: vf.c ------------------------------------------------------------------------ */
@@ -445,7 +457,9 @@ struct vf_dev {
 	struct vf_function fn;
 	char name[VF_NAME_MAX]; /* of the function, and of its backend, also when it is closed */
 	const char *kind;
-	bool standin; /* all of it is of a software device: vf_standin.c */
+	struct device *dev;
+	struct device *spare; /* the software device behind it, or NULL: vf_fallback.c */
+	bool standin;	      /* all of it is of a software device: vf_standin.c */
 	struct vf_offer offer;
 	struct vf_wish wish;
 	bool native_doorbells;
@@ -456,14 +470,16 @@ struct vf_dev {
 	union vf_config own; /* what it would show to a guest that knows no other */
 
 	/* Control lock. */
-	union vf_config config; /* as the guest sees it; travels */
-	bool up;		/* doorbells may be rung past the vf thread */
+	union vf_config config;		  /* as the guest sees it; travels */
+	char serial[VIRTIO_BLK_ID_BYTES]; /* of a disk (GET_ID); empty: not known; travels */
+	bool up;			  /* doorbells may be rung past the vf thread */
 	struct vf_doorbell doorbells[VDEV_QUEUES_MAX];
 	struct vf_cvq cvq; /* of a network card */
 
 	/* The vf thread's. */
 	enum vf_phase phase;
 	bool lost;	   /* there is no function any more */
+	bool given_back;   /* ... and nobody here calls it: main closes it */
 	bool trouble;	   /* it failed since the driver started it */
 	struct diag fault; /* ... and how */
 	bool arming;	   /* atomic: the guest is not here yet, it is started up to VF_ARMED */
@@ -482,7 +498,11 @@ struct vf_dev {
 	unsigned int plan_of[VDEV_QUEUES_MAX]; /* where an enabled queue is in it */
 	struct loop_work start_work, stop_work, fault_work;
 	struct loop_work close_work; /* main loop: the function has been given back */
-	int config_fd;		     /* of vector 0 */
+	bool fresh;	 /* the start is not over: no queue has gone all the way round */
+	bool exact;	 /* the last stop left every queue where another device can go on */
+	bool to_replace; /* atomic: the software device behind it is due */
+	struct loop_work replace_work; /* main loop: for that */
+	int config_fd;		       /* of vector 0 */
 	struct loop_fd config_watch;
 
 	struct state_ref state[VIRTIO_PCI_STATES + 2];
@@ -539,6 +559,22 @@ void vf_moved(struct device *dev);
 /* vf_state.c: both of struct vf_dev, the second of network cards only. */
 extern const struct state_desc vf_state;
 extern const struct state_desc vf_net_state;
+
+/* --- a software device behind it: vf_fallback.c ---------------------------------------------- */
+
+struct vf_standin_conf;
+
+/* Makes it, hidden; -errno with a sentence if it could not take the function's place. Main. */
+int vf_fallback_create(struct vf_dev *vd, const struct vf_standin_conf *c,
+		       struct diag *d) must_check;
+void vf_fallback_destroy(struct vf_dev *vd);
+/*
+ * The function has failed and is stopped: true if the software device takes its place. Nothing is
+ * lost then: all queues are where it goes on, and the function cannot reach memory. vf thread.
+ */
+bool vf_fallback_begin(struct vf_dev *vd, const char *why) must_check;
+/* The machine goes on: what was begun while it was held is done now. Main. */
+void vf_fallback_resume(struct vf_dev *vd);
 
 /* vf_standin.c: from the software device into the tables, and back. */
 void vf_standin_save(struct vf_dev *vd);

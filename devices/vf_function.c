@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#define POLL_NS 1000000
+#define POLL_NS 50000
 
 /* --- registers ------------------------------------------------------------------------------- */
 
@@ -44,6 +44,14 @@ int vf_reg_write(struct vf_function *fn, unsigned int off, unsigned int len, uin
 	return err ? diag_errno(d, err, "its register 0x%x cannot be written", off) : 0;
 }
 
+static int all_ones(struct diag *d)
+{
+	return diag_set(
+		d, -ENODEV,
+		"it answers all-ones: it is gone from its bus, or in reset; look at it with "
+		"'lspci -vv', and start the guest or its driver again when it is back");
+}
+
 /* No device sets all bits of the status: 0xff is what a bus answers for one that is not there. */
 int vf_status(struct vf_function *fn, uint8_t *status, struct diag *d)
 {
@@ -53,9 +61,26 @@ int vf_status(struct vf_function *fn, uint8_t *status, struct diag *d)
 	if (err)
 		return err;
 	if (v == 0xff)
-		return diag_set(d, -ENODEV, "it answers all-ones, as a function that is gone");
+		return all_ones(d);
 	*status = (uint8_t)v;
 	return 0;
+}
+
+int vf_function_blame(struct vf_function *fn, int err, struct diag *d)
+{
+	struct diag gone = { "" };
+	uint8_t status;
+
+	if (!err)
+		return 0;
+	if (vf_gone(fn->vf))
+		diag_set(&gone, -ENODEV, "it is gone: %s; look at the log of what serves it",
+			 fn->vf->why);
+	else if (vf_status(fn, &status, &gone) != -ENODEV)
+		return err;
+	if (d)
+		*d = gone;
+	return -ENODEV;
 }
 
 static uint64_t now_ms(void)
@@ -96,7 +121,7 @@ int vf_bus_master(struct vf_function *fn, bool on, struct diag *d)
 				   sizeof(old));
 
 	if (!err && old == 0xffff)
-		return diag_set(d, -ENODEV, "its configuration space answers all-ones");
+		return all_ones(d);
 	if (!err) {
 		command = le16toh(old) | PCI_COMMAND_MEMORY;
 		command =

@@ -157,26 +157,27 @@ static int to_reset(struct vf_dev *vd, struct diag *d)
 		   : vf_program_stop(&vd->fn, d);
 }
 
-void vf_opaque_let_go(struct vf_dev *vd)
+/* Whatever state it is in: after a failure it is asked for. */
+static void reset(struct vf_dev *vd)
 {
 	struct vf_opaque *o = &vd->opaque;
 	struct diag d = { "" };
-	bool held = o->held;
 
-	o->held = false;
-	if (!o->flags || vd->lost)
-		return;
-	o->peers = false;
-	if (held && to_reset(vd, &d))
+	o->held = o->peers = false;
+	if (o->flags && !vd->lost && to_reset(vd, &d))
 		vf_abandon(vd, d.text);
+}
+
+void vf_opaque_let_go(struct vf_dev *vd)
+{
+	if (vd->opaque.held)
+		reset(vd);
+	vd->opaque.peers = false;
 }
 
 void vf_opaque_drop(struct vf_dev *vd)
 {
-	/* After a failure the state is whatever it is: it is asked for. */
-	vd->opaque.held = true;
-	vf_opaque_let_go(vd);
-	vd->opaque.held = false;
+	reset(vd);
 	forget_data(&vd->opaque);
 }
 

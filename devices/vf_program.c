@@ -87,19 +87,15 @@ static const struct step steps[] = {
 };
 /* clang-format on */
 
-/* What reads differently may be a function that is not there any more: the status tells. */
 static int check_back(struct vf_function *fn, const struct step *s, uint32_t wrote, struct diag *d)
 {
 	uint32_t got;
-	uint8_t status;
 	int err = vf_reg_read(fn, s->offset, s->size, &got, d);
 
 	if (err || got == wrote)
 		return err;
-	err = vf_status(fn, &status, d);
-	return err ? err
-		   : diag_set(d, -EPROTO, "%s: 0x%x was written and 0x%x is read", s->wrong, wrote,
-			      got);
+	err = diag_set(d, -EPROTO, "%s: 0x%x was written and 0x%x is read", s->wrong, wrote, got);
+	return vf_function_blame(fn, err, d);
 }
 
 static int note_doorbell(struct vf_function *fn, const struct step *s, struct vf_plan_queue *q,
@@ -131,6 +127,9 @@ static int take_step(struct vf_function *fn, const struct step *s, const struct 
 		err = vf_reg_write(fn, s->offset, s->size, value, d);
 	if (!err && s->kind == STEP_CHECK)
 		err = check_back(fn, s, value, d);
+	/* Of one that is gone the step says nothing. */
+	if (err == -ENODEV)
+		return err;
 	if (err && s->per_queue)
 		diag_prefix(d, "step \"%s\" of queue %u", s->name, q->index);
 	else if (err)

@@ -14,6 +14,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,8 +24,9 @@ struct standin {
 	struct vf_dev journal;
 	struct device_class cls; /* of this instance */
 	const struct device_class *software;
-	struct vdev *v;	     /* the software device's */
-	struct vdev_ops ops; /* ... and what it does, but for its configuration */
+	struct device *spare; /* owned; NULL: it was made for the machine's own */
+	struct vdev *v;	      /* the software device's */
+	struct vdev_ops ops;  /* ... and what it does, but for its configuration */
 	void (*software_config)(struct vdev *v, unsigned int off, void *buf, unsigned int len);
 	struct state_ref state[VIRTIO_PCI_STATES + 2];
 };
@@ -163,6 +165,7 @@ static void destroy(struct device *dev)
 	struct standin *s = standin_of(dev);
 
 	s->software->destroy(dev);
+	free(s->spare);
 	free(s);
 }
 
@@ -215,6 +218,29 @@ int vf_standin_create(struct vm *vm, struct device *dev, const struct vf_standin
 	}
 	s->software = software;
 	s->v = dev->priv; /* it is the first member of both */
+	if (s->v->device_id == VIRTIO_ID_BLOCK) {
+		const char *serial = given(c->serial) ? c->serial : dev->id;
+
+		memcpy(s->journal.serial, serial, strnlen(serial, sizeof(s->journal.serial)));
+	}
 	disguise(s, dev, (uint16_t)(c->queues ? c->queues : 1));
+	return 0;
+}
+
+int vf_standin_spare(struct vm *vm, const char *id, const struct vf_standin_conf *c,
+		     struct device **spare, struct diag *d)
+{
+	struct device *dev = calloc(1, sizeof(*dev));
+	int err;
+
+	if (!dev)
+		return diag_errno(d, -ENOMEM, "%s", id);
+	snprintf(dev->id, sizeof(dev->id), "%s", id);
+	err = vf_standin_create(vm, dev, c, d);
+	if (err) {
+		free(dev);
+		return err;
+	}
+	standin_of(dev)->spare = *spare = dev;
 	return 0;
 }

@@ -29,5 +29,9 @@ unsigned int vf_standin_named(const struct vf_standin_conf *c);
  */
 int vf_standin_create(struct vm *vm, struct device *dev, const struct vf_standin_conf *c,
 		      struct diag *d) must_check;
+/* The same in a struct device of its own, in none of the machine's lists; its destroy() frees that.
+ */
+int vf_standin_spare(struct vm *vm, const char *id, const struct vf_standin_conf *c,
+		     struct device **spare, struct diag *d) must_check;
 
 #endif

@@ -28,6 +28,12 @@ static int validate(const void *scratch, const void *live, struct diag *d)
 	const struct vf_dev *s = scratch, *l = live;
 	union vf_config here = l->own;
 
+	if (s->serial[0] && l->serial[0] && memcmp(s->serial, l->serial, sizeof(s->serial)) != 0)
+		return diag_set(
+			d, -EINVAL,
+			"the guest's disk is \"%.*s\", the one here \"%.*s\" (GET_ID); if they "
+			"are the same, say so by its serial in vfs",
+			(int)sizeof(s->serial), s->serial, (int)sizeof(l->serial), l->serial);
 	/* A card that can be given an address need not have it yet. */
 	if (l->vdev.device_id == VIRTIO_ID_NET &&
 	    l->offer.to_function & VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR))
@@ -41,11 +47,18 @@ static const struct state_field fields[] = {
 	STATE_SCALAR_CHECK(STATE_U16, struct vf_dev, offer.nqueues),
 	STATE_FIELD_(STATE_BYTES, struct vf_dev, config.bytes, 1,
 		     sizeof(((struct vf_dev *)0)->config.bytes), STATE_TOLD),
+	{ .name = "serial",
+	  .kind = STATE_BYTES,
+	  .offset = offsetof(struct vf_dev, serial),
+	  .size = VIRTIO_BLK_ID_BYTES,
+	  .count = 1,
+	  .flags = STATE_TOLD,
+	  .since = 2 },
 };
 
 const struct state_desc vf_state = {
 	.name = "vf",
-	.version = 1,
+	.version = 2,
 	.obj_size = sizeof(struct vf_dev),
 	.fields = fields,
 	.nfields = ARRAY_SIZE(fields),

@@ -170,6 +170,13 @@ static int armed(struct vf_dev *vd, struct diag *d)
 	return vd->phase == VF_STARTING;
 }
 
+/* 1: not yet. It was told to start before this was asked. */
+static int up(struct vf_dev *vd, struct diag *d)
+{
+	(void)d;
+	return vd->phase == VF_STARTING;
+}
+
 static int disarm(struct vf_dev *vd, struct diag *d)
 {
 	(void)d;
@@ -194,10 +201,11 @@ int vf_track_begin(struct device *dev, struct diag *d)
 }
 
 /* Until `fn` is content: a function's commands are answered in their own time. */
-static int wait_for(struct vf_dev *vd, int (*fn)(struct vf_dev *vd, struct diag *d), struct diag *d)
+static int wait_for(struct vf_dev *vd, int (*fn)(struct vf_dev *vd, struct diag *d), uint64_t ms,
+		    struct diag *d)
 {
 	struct pollfd p = { .fd = vd->relays.settled_fd, .events = POLLIN };
-	uint64_t until = loop_now() + VF_CVQ_MS * 1000000ull, count;
+	uint64_t until = loop_now() + ms * 1000000, count;
 	int err;
 
 	while ((err = call(vd, fn, d)) > 0) {
@@ -212,7 +220,7 @@ static int wait_for(struct vf_dev *vd, int (*fn)(struct vf_dev *vd, struct diag 
 
 int vf_track_wait(struct device *dev, struct diag *d)
 {
-	return wait_for(dev->priv, begun, d);
+	return wait_for(dev->priv, begun, VF_CVQ_MS, d);
 }
 
 int vf_track_sync(struct device *dev, struct diag *d)
@@ -261,7 +269,7 @@ int vf_track_arm(struct device *dev, struct diag *d)
 		return 0;
 	err = call(vd, vf_arm, d);
 	if (!err)
-		err = wait_for(vd, armed, d);
+		err = wait_for(vd, armed, VF_CVQ_MS, d);
 	if (err)
 		vf_track_disarm(dev);
 	return err;
@@ -294,8 +302,16 @@ int vf_quiesce(struct device *dev)
 void vf_resume(struct device *dev)
 {
 	struct vf_dev *vd = dev->priv;
+	struct diag d = { "" };
 
 	virtio_pci_resume(&vd->vdev);
+	vf_fallback_resume(vd);
+	/*
+	 * The vcpus would wait for its first answer anyway, and take CPUs meanwhile from those that
+	 * it waits for. One that takes longer has to do without.
+	 */
+	if (wait_for(vd, up, VF_RESUME_MS, &d))
+		log_info("%s", d.text);
 }
 
 void vf_moved(struct device *dev)

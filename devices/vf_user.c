@@ -153,7 +153,7 @@ static int vf_user_dma_map(struct vf *vf, uint64_t iova, uint64_t size, void *hv
 	remove_map(u, iova, size);
 	return diag_set(d, err, "%s: the vfio-user server does not map memory at %#llx (%s): %s",
 			vf->name, (unsigned long long)iova,
-			vf_user_is_lost(u) ? u->why : strerror(-err), "look at its log");
+			vf_gone(vf) ? u->vf.why : strerror(-err), "look at its log");
 }
 
 static int vf_user_dma_unmap(struct vf *vf, uint64_t iova, uint64_t size)
@@ -210,7 +210,7 @@ static void watch_lost(struct loop_work *work)
 	loop_del(&w->fd);
 	pthread_mutex_lock(&w->lock);
 	if (w->u && w->u->vf.lost)
-		w->u->vf.lost(&w->u->vf, w->u->why);
+		w->u->vf.lost(&w->u->vf, w->u->vf.why);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -286,11 +286,12 @@ static void vf_user_close(struct vf *vf)
 {
 	struct vf_user *u = vf_user_of(vf);
 
+	vf_events_close(u->events);
 	watch_end(u);
 	if (vf_user_quiet(u) || vf_user_irq_set(vf, NULL, 0))
 		log_debug("%s: the server refuses to be stopped", vf->name);
 	for (unsigned int i = u->nmaps; i-- > 0;)
-		if (vf_user_dma_unmap(vf, u->maps[i].iova, u->maps[i].size) && vf_user_is_lost(u))
+		if (vf_user_dma_unmap(vf, u->maps[i].iova, u->maps[i].size) && vf_gone(vf))
 			break;
 	release(u);
 }
@@ -344,7 +345,10 @@ int vf_user_attach(struct loop *loop, int sock, const char *name, struct vf **vf
 	err = u->sink >= 0 ? vf_user_negotiate(u, d) : diag_errno(d, -EMFILE, "%s: eventfd", name);
 	if (!err && watch_begin(u, loop))
 		err = diag_set(d, -ENOMEM, "%s: out of memory", name);
+	if (!err && loop)
+		err = vf_events_open(&u->events, &u->vf, loop, &vf_user_events, d);
 	if (err) {
+		watch_end(u);
 		release(u);
 		return err;
 	}

@@ -15,6 +15,8 @@
 #include <unvmm/vf.h>
 #include <unvmm/vfio_user.h>
 
+#include "vf_events.h"
+
 /* What the client says that it can do. A DMA_READ's answer must fit into VFIO_USER_SEND_MAX. */
 #define VF_USER_MSG_FDS	  64
 #define VF_USER_DATA_XFER 16384
@@ -42,8 +44,6 @@ struct vf_user {
 	pthread_mutex_t lock; /* one request at a time; protects what follows */
 	int sock;
 	uint16_t id;	    /* of the last request */
-	bool lost;	    /* the connection is not used any more */
-	char why[256];	    /* the sentence for it */
 	bool logging;	    /* DMA logging has been started */
 	unsigned int wired; /* vectors */
 	struct vf_user_map *maps;
@@ -55,6 +55,7 @@ struct vf_user {
 	unsigned int max_fds;	/* of the server: descriptors per message */
 	uint64_t max_xfer;	/* ... bytes of data per message */
 	uint64_t max_maps;	/* ... mappings */
+	uint32_t nirqs;		/* kinds of interrupts that it knows */
 	struct vf_mig_caps mig; /* all zero: it cannot migrate */
 	int sink; /* an eventfd that nobody reads: vectors that are wired to nothing */
 	struct {
@@ -63,6 +64,7 @@ struct vf_user {
 	} regions[VF_REGIONS];
 
 	struct vf_user_watch *watch; /* NULL: without a loop */
+	struct vf_events *events;    /* likewise */
 };
 
 /*
@@ -105,8 +107,6 @@ int vf_user_call(struct vf_user *u, struct vf_user_call *c) must_check;
 /* The function is lost, for the reason that follows. err is returned. Lock held. */
 int vf_user_lost(struct vf_user *u, int err, const char *fmt, ...) printf_like(3, 4);
 
-bool vf_user_is_lost(struct vf_user *u) must_check;
-
 /* There is something to read and no request under way: serves the server's command. */
 void vf_user_idle(struct vf_user *u);
 
@@ -119,6 +119,9 @@ int vf_user_attach(struct loop *loop, int sock, const char *name, struct vf **vf
 
 /* VERSION to the first RESET: fills info and what is constant. (vf_user_open.c) */
 int vf_user_negotiate(struct vf_user *u, struct diag *d) must_check;
+
+/* The sentence about a request of vf_user_open() that failed. Returns err. (vf_user_open.c) */
+int vf_user_refused(struct vf_user *u, struct diag *d, int err, const char *what);
 
 /* One struct in, one out, sizes fixed: what most of the requests are. */
 int vf_user_simple(struct vf_user *u, uint16_t cmd, const void *out, size_t out_len, void *in,
@@ -133,6 +136,8 @@ int vf_user_check(const struct vf_user *u, unsigned int region, uint64_t off,
 int vf_user_doorbell_fd(struct vf *vf, unsigned int region, uint64_t off, unsigned int len,
 			uint32_t value, int *fd);
 int vf_user_irq_set(struct vf *vf, const int *fds, unsigned int n);
+/* Error and request events. */
+extern const struct vf_events_ops vf_user_events;
 
 /* ... and vf_user_mig.c. */
 void vf_user_mig_probe(struct vf_user *u);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vf_user_event.c - the eventfds of a function behind a vfio-user server: doorbells that its server
- * listens to, and interrupts that it signals. The vf thread.
+ * listens to, and what it signals: interrupts, errors, requests. The vf thread; events at open,
+ * main.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -79,7 +80,7 @@ static int ask_io_fds(struct vf_user *u, unsigned int region, uint64_t off, unsi
 
 	err = vf_user_call(u, &c);
 	if (err)
-		return vf_user_is_lost(u) ? err : -EOPNOTSUPP;
+		return vf_gone(&u->vf) ? err : -EOPNOTSUPP;
 	found = find_io_fd(&c, &reply.h, off, len, value);
 	for (int i = 0; i < (int)c.in_nfds; i++)
 		if (i != found)
@@ -123,12 +124,12 @@ int vf_user_doorbell_fd(struct vf *vf, unsigned int region, uint64_t off, unsign
 
 /* --- interrupts ------------------------------------------------------------------------------ */
 
-static int set_irqs(struct vf_user *u, uint32_t flags, unsigned int start, unsigned int count,
-		    const int *fds, unsigned int nfds)
+static int set_irqs(struct vf_user *u, uint32_t index, uint32_t flags, unsigned int start,
+		    unsigned int count, const int *fds, unsigned int nfds)
 {
 	struct vfio_irq_set set = { .argsz = sizeof(set),
 				    .flags = flags | VFIO_IRQ_SET_ACTION_TRIGGER,
-				    .index = VFIO_PCI_MSIX_IRQ_INDEX,
+				    .index = index,
 				    .start = start,
 				    .count = count };
 	struct vf_user_call c = { .cmd = VFIO_USER_DEVICE_SET_IRQS,
@@ -151,7 +152,7 @@ int vf_user_irq_set(struct vf *vf, const int *fds, unsigned int n)
 	if (n > vf->info.nvectors)
 		return -EINVAL;
 	if (u->wired && u->wired != n) {
-		err = set_irqs(u, VFIO_IRQ_SET_DATA_NONE, 0, 0, NULL, 0);
+		err = set_irqs(u, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_IRQ_SET_DATA_NONE, 0, 0, NULL, 0);
 		if (!err)
 			u->wired = 0;
 	}
@@ -160,7 +161,36 @@ int vf_user_irq_set(struct vf *vf, const int *fds, unsigned int n)
 		for (unsigned int i = 0; i < count; i++)
 			part[i] = fds[at + i] >= 0 ? fds[at + i] : u->sink;
 		u->wired = n;
-		err = set_irqs(u, VFIO_IRQ_SET_DATA_EVENTFD, at, count, part, count);
+		err = set_irqs(u, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_IRQ_SET_DATA_EVENTFD, at, count,
+			       part, count);
 	}
 	return err;
 }
+
+/* --- error and request events ---------------------------------------------------------------- */
+
+static void link_error(struct vf *vf, const char *why)
+{
+	struct vf_user *u = vf_user_of(vf);
+
+	pthread_mutex_lock(&u->lock);
+	vf_user_lost(u, -EIO, "%s", why);
+	pthread_mutex_unlock(&u->lock);
+}
+
+/* Many servers have neither event. */
+static int wire_event(struct vf *vf, uint32_t index, int fd, struct diag *d)
+{
+	struct vf_user *u = vf_user_of(vf);
+	struct vfio_irq_info i = { .argsz = sizeof(i), .index = index };
+	int err;
+
+	if (index >= u->nirqs)
+		return 0;
+	err = vf_user_simple(u, VFIO_USER_DEVICE_GET_IRQ_INFO, &i, sizeof(i), &i, sizeof(i));
+	if (!err && i.count && i.flags & VFIO_IRQ_INFO_EVENTFD)
+		err = set_irqs(u, index, VFIO_IRQ_SET_DATA_EVENTFD, 0, 1, &fd, 1);
+	return vf_gone(vf) ? vf_user_refused(u, d, err, "its error and request events") : 0;
+}
+
+const struct vf_events_ops vf_user_events = { .wire = wire_event, .error = link_error };

@@ -61,27 +61,18 @@ int vf_user_lost(struct vf_user *u, int err, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (u->lost)
+	if (vf_gone(&u->vf))
 		return err;
-	u->lost = true;
+	u->vf.hangs = err == -ETIMEDOUT || err == -EPROTO || err == -EIO;
 	va_start(ap, fmt);
-	vsnprintf(u->why, sizeof(u->why), fmt, ap);
+	vsnprintf(u->vf.why, sizeof(u->vf.why), fmt, ap);
 	va_end(ap);
+	__atomic_store_n(&u->vf.gone, true, __ATOMIC_RELEASE);
 	/* The server sees the end now; the descriptor stays until nobody watches it any more. */
 	shutdown(u->sock, SHUT_RDWR);
 	if (u->watch)
 		loop_call(u->watch->loop, &u->watch->lost);
 	return err;
-}
-
-bool vf_user_is_lost(struct vf_user *u)
-{
-	bool lost;
-
-	pthread_mutex_lock(&u->lock);
-	lost = u->lost;
-	pthread_mutex_unlock(&u->lock);
-	return lost;
 }
 
 /* --- bytes ----------------------------------------------------------------------------------- */
@@ -432,7 +423,7 @@ static int call_locked(struct vf_user *u, struct vf_user_call *c)
 	bool answered = false;
 	int err;
 
-	if (u->lost)
+	if (vf_gone(&u->vf))
 		return -ENODEV;
 	err = send_request(u, c, &w);
 	while (!err && !answered) {
@@ -487,7 +478,7 @@ void vf_user_idle(struct vf_user *u)
 	pthread_mutex_lock(&u->lock);
 	w = wait_begin(0, VF_CALL_MS);
 	/* Often nothing: what woke the loop was an answer, and its request has taken it. */
-	n = u->lost ? -ENODEV : recv_some(u, &in.h, sizeof(in.h), &in, &w);
+	n = vf_gone(&u->vf) ? -ENODEV : recv_some(u, &in.h, sizeof(in.h), &in, &w);
 	if (n > 0) {
 		err = recv_all(u, (uint8_t *)&in.h + n, sizeof(in.h) - (size_t)n, &in, &w);
 		if (!err)

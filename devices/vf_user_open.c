@@ -21,14 +21,13 @@
 #define REGION_SIZE_MAX	  GiB(1024)
 #define JSON_DEPTH	  8
 
-/* The sentence about a request that failed. */
-static int failed(struct vf_user *u, struct diag *d, int err, const char *what)
+int vf_user_refused(struct vf_user *u, struct diag *d, int err, const char *what)
 {
-	if (u->lost)
+	if (vf_gone(&u->vf))
 		return diag_set(d, err,
 				"%s: the vfio-user server is unusable: %s; look at its log, and "
 				"whether another client is connected to it",
-				u->vf.name, u->why);
+				u->vf.name, u->vf.why);
 	return diag_set(d, err, "%s: the vfio-user server refuses %s: %s; look at its log",
 			u->vf.name, what, strerror(-err));
 }
@@ -128,7 +127,7 @@ static int version(struct vf_user *u, struct diag *d)
 	_Static_assert(VF_USER_MSG_FDS == 64 && VF_USER_DATA_XFER == 16384, "say the same");
 	err = vf_user_call(u, &c);
 	if (err)
-		return failed(u, d, err, "VERSION 0.2");
+		return vf_user_refused(u, d, err, "VERSION 0.2");
 	if (reply.v.major != VFIO_USER_MAJOR || reply.v.minor > VFIO_USER_MINOR)
 		return diag_set(
 			d, -EPROTO,
@@ -277,7 +276,7 @@ static int region(struct vf_user *u, unsigned int i, struct diag *d)
 		err = vf_user_call(u, &c);
 	}
 	if (err)
-		return failed(u, d, err, "DEVICE_GET_REGION_INFO");
+		return vf_user_refused(u, d, err, "DEVICE_GET_REGION_INFO");
 	if (!c.in_nfds)
 		u->regions[i].fd = -1;
 	err = take_region(u, i, &reply, c.in_len, u->regions[i].fd, d);
@@ -296,7 +295,7 @@ static int vectors(struct vf_user *u, struct diag *d)
 	int err = vf_user_simple(u, VFIO_USER_DEVICE_GET_IRQ_INFO, &i, sizeof(i), &i, sizeof(i));
 
 	if (err)
-		return failed(u, d, err, "DEVICE_GET_IRQ_INFO");
+		return vf_user_refused(u, d, err, "DEVICE_GET_IRQ_INFO");
 	if (i.index != VFIO_PCI_MSIX_IRQ_INDEX || i.count > VF_VECTORS_MAX)
 		return nonsense(u, d, "has other vectors than MSI-X, or more than 2048 of them");
 	if (i.flags & VFIO_IRQ_INFO_EVENTFD)
@@ -310,7 +309,7 @@ static int device_info(struct vf_user *u, unsigned int *nregions, struct diag *d
 	int err = vf_user_simple(u, VFIO_USER_DEVICE_GET_INFO, &i, sizeof(i), &i, sizeof(i));
 
 	if (err)
-		return failed(u, d, err, "DEVICE_GET_INFO");
+		return vf_user_refused(u, d, err, "DEVICE_GET_INFO");
 	if (!(i.flags & VFIO_DEVICE_FLAGS_PCI) || i.num_regions <= VFIO_PCI_CONFIG_REGION_INDEX ||
 	    i.num_irqs <= VFIO_PCI_MSIX_IRQ_INDEX)
 		return diag_set(d, -EOPNOTSUPP,
@@ -318,6 +317,7 @@ static int device_info(struct vf_user *u, unsigned int *nregions, struct diag *d
 				"regions, %u interrupt types): virtio functions are PCI functions",
 				u->vf.name, i.flags, i.num_regions, i.num_irqs);
 	u->vf.info.can_reset = i.flags & VFIO_DEVICE_FLAGS_RESET;
+	u->nirqs = i.num_irqs;
 	*nregions = i.num_regions < VF_REGIONS ? i.num_regions : VF_REGIONS;
 	return 0;
 }
@@ -362,7 +362,7 @@ int vf_user_negotiate(struct vf_user *u, struct diag *d)
 	vf_user_mig_probe(u);
 	err = info->can_reset ? u->vf.ops->reset(&u->vf) : 0;
 	if (err)
-		return failed(u, d, err, "DEVICE_RESET");
+		return vf_user_refused(u, d, err, "DEVICE_RESET");
 	err = vf_user_quiet(u);
-	return err ? failed(u, d, err, "access to the configuration space") : 0;
+	return err ? vf_user_refused(u, d, err, "access to the configuration space") : 0;
 }

@@ -19,7 +19,7 @@
 
 int vf_vfio_ioctl(struct vf_vfio *f, unsigned long request, void *arg)
 {
-	if (vf_vfio_is_lost(f))
+	if (vf_gone(&f->vf))
 		return -ENODEV;
 	return f->kernel->ioctl(f->kernel, f->fd, request, arg);
 }
@@ -31,7 +31,7 @@ int vf_vfio_ioctl(struct vf_vfio *f, unsigned long request, void *arg)
 static int check_access(const struct vf_vfio *f, unsigned int region, uint64_t off,
 			unsigned int len)
 {
-	if (vf_vfio_is_lost(f))
+	if (vf_gone(&f->vf))
 		return -ENODEV;
 	if (region >= VF_REGIONS || !len || len > 4096 ||
 	    !range_within(off, len, 0, f->vf.info.regions[region].size))
@@ -81,7 +81,7 @@ static int vf_vfio_region_mmap(struct vf *vf, unsigned int region, uint64_t off,
 	const struct vf_region *r;
 	void *p;
 
-	if (vf_vfio_is_lost(f))
+	if (vf_gone(&f->vf))
 		return -ENODEV;
 	if (region >= VF_REGIONS || !len || (off | len) % PAGE_SIZE_4K)
 		return -EINVAL;
@@ -111,7 +111,7 @@ static int vf_vfio_dma_map(struct vf *vf, uint64_t iova, uint64_t size, void *hv
 
 	(void)fd;
 	(void)offset;
-	if (vf_vfio_is_lost(f))
+	if (vf_gone(&f->vf))
 		return diag_set(d, -ENODEV, "%s is gone", vf->name);
 	return vfio_map(f->container, f->slot, vf->name, iova, size, hva, d);
 }
@@ -249,7 +249,7 @@ static void vf_vfio_close(struct vf *vf)
 	if (f->fd >= 0) {
 		/* It stops at the bus first; then nothing is under way in what is unmapped.
 		 */
-		if (f->events && !vf_vfio_is_lost(f) && quieten(f))
+		if (f->events && !vf_gone(&f->vf) && quieten(f))
 			log_warn("%s: its bus mastering cannot be switched off", vf->name);
 		vf_vfio_irq_close(f);
 		if (f->mig_fd >= 0)
@@ -310,7 +310,7 @@ int vf_vfio_open_on(const struct vfio_kernel *kernel, struct vm *vm, struct loop
 			diag_errno(d, err, "%s: its PCI command register cannot be set", address);
 	}
 	if (!err)
-		err = vf_vfio_events_open(f, loop, d);
+		err = vf_events_open(&f->events, &f->vf, loop, &vf_vfio_events, d);
 	if (err) {
 		vf_vfio_close(&f->vf);
 		return err;

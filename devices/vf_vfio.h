@@ -9,6 +9,7 @@
 #include <unvmm/loop.h>
 #include <unvmm/vf.h>
 
+#include "vf_events.h"
 #include "vfio_container.h"
 
 /* A doorbell that the kernel rings: signals of fd become writes of value. */
@@ -20,20 +21,6 @@ struct vfio_doorbell {
 	bool ours;
 };
 
-/*
- * VFIO's error and request events, on the vf thread's loop. They outlive the
- * function: close() takes the function out under the lock, and the loop's
- * thread frees them on its next turn.
- */
-struct vfio_events {
-	pthread_mutex_t lock;
-	struct vf *vf; /* NULL: closed */
-	struct loop *loop;
-	struct loop_work attach, detach;
-	struct loop_fd error, request;
-	int error_fd, request_fd;
-};
-
 struct vf_vfio {
 	struct vf vf;
 	const struct vfio_kernel *kernel;
@@ -41,9 +28,8 @@ struct vf_vfio {
 	struct vfio_group *group;
 	unsigned int slot; /* in the container */
 	int fd;
-	bool lost; /* atomic: every call is -ENODEV */
 	uint64_t offsets[VF_REGIONS];
-	struct vfio_events *events;
+	struct vf_events *events;
 	/* Of the vf thread: */
 	int *irq_fds;	     /* info.nvectors of them, as the kernel has them */
 	unsigned int nwired; /* vectors that the kernel has enabled; 0: MSI-X is off */
@@ -58,11 +44,6 @@ static inline struct vf_vfio *of_vf(struct vf *vf)
 	return container_of(vf, struct vf_vfio, vf);
 }
 
-static inline bool vf_vfio_is_lost(const struct vf_vfio *f)
-{
-	return __atomic_load_n(&f->lost, __ATOMIC_ACQUIRE);
-}
-
 /* An ioctl of the device: 0 or more, or -errno; -ENODEV when the function is
  * lost. */
 int vf_vfio_ioctl(struct vf_vfio *f, unsigned long request, void *arg) must_check;
@@ -72,7 +53,7 @@ int vf_vfio_ioctl(struct vf_vfio *f, unsigned long request, void *arg) must_chec
 int vf_vfio_irq_set(struct vf *vf, const int *fds, unsigned int n) must_check;
 int vf_vfio_doorbell_fd(struct vf *vf, unsigned int region, uint64_t off, unsigned int len,
 			uint32_t value, int *fd) must_check;
-int vf_vfio_events_open(struct vf_vfio *f, struct loop *loop, struct diag *d) must_check;
+extern const struct vf_events_ops vf_vfio_events;
 void vf_vfio_irq_close(struct vf_vfio *f);
 
 /* vf_vfio_mig.c: VFIO's migration protocol and DMA log. */

@@ -7,7 +7,7 @@
 #include "vf_vfio.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -237,114 +237,32 @@ int vf_vfio_doorbell_fd(struct vf *vf, unsigned int region, uint64_t off, unsign
 /* --- error and request events
  * ----------------------------------------------------------------- */
 
-static void error_ready(struct loop_fd *lf, uint32_t revents)
+static void link_error(struct vf *vf, const char *why)
 {
-	struct vfio_events *e = container_of(lf, struct vfio_events, error);
-
-	(void)revents;
-	pthread_mutex_lock(&e->lock);
-	if (e->vf && !vf_vfio_is_lost(of_vf(e->vf))) {
-		__atomic_store_n(&of_vf(e->vf)->lost, true, __ATOMIC_RELEASE);
-		if (e->vf->lost)
-			e->vf->lost(e->vf, "its PCI Express link reports an error that cannot be "
-					   "corrected");
-	}
-	pthread_mutex_unlock(&e->lock);
+	vf->hangs = true;
+	snprintf(vf->why, sizeof(vf->why), "%s", why);
+	__atomic_store_n(&vf->gone, true, __ATOMIC_RELEASE);
+	if (vf->lost)
+		vf->lost(vf, why);
 }
 
-static void request_ready(struct loop_fd *lf, uint32_t revents)
+/* The kernel has the request event since 4.0, the error event for functions with PCI Express. */
+static int wire_event(struct vf *vf, uint32_t index, int fd, struct diag *d)
 {
-	struct vfio_events *e = container_of(lf, struct vfio_events, request);
+	int err = set_eventfds(of_vf(vf), index, 0, 1, &fd);
 
-	(void)revents;
-	pthread_mutex_lock(&e->lock);
-	if (e->vf && e->vf->request)
-		e->vf->request(e->vf);
-	pthread_mutex_unlock(&e->lock);
+	if (err == -EINVAL || err == -ENOTTY || err >= 0)
+		return 0;
+	return diag_errno(d, err, "%s: VFIO's events cannot be had", vf->name);
 }
 
-static void attach_work(struct loop_work *w)
-{
-	struct vfio_events *e = container_of(w, struct vfio_events, attach);
-
-	/* Not to be told is no reason to fail: an unbind on the host then waits for
-	 * the VM's end.
-	 */
-	if (loop_add_eventfd(e->loop, &e->error, e->error_fd, error_ready))
-		e->error.loop = NULL;
-	if (loop_add_eventfd(e->loop, &e->request, e->request_fd, request_ready))
-		e->request.loop = NULL;
-}
-
-static void free_events(struct vfio_events *e)
-{
-	if (e->error_fd >= 0)
-		close(e->error_fd);
-	if (e->request_fd >= 0)
-		close(e->request_fd);
-	pthread_mutex_destroy(&e->lock);
-	free(e);
-}
-
-static void detach_work(struct loop_work *w)
-{
-	struct vfio_events *e = container_of(w, struct vfio_events, detach);
-
-	loop_del(&e->error);
-	loop_del(&e->request);
-	free_events(e);
-}
-
-/* The kernel has the request event since 4.0, the error event for functions
- * with PCI Express. */
-static int wire_event(struct vf_vfio *f, uint32_t index, int fd)
-{
-	int err = set_eventfds(f, index, 0, 1, &fd);
-
-	return err == -EINVAL || err == -ENOTTY || err > 0 ? 0 : err;
-}
-
-int vf_vfio_events_open(struct vf_vfio *f, struct loop *loop, struct diag *d)
-{
-	struct vfio_events *e = calloc(1, sizeof(*e));
-	int err;
-
-	if (!e)
-		return diag_set(d, -ENOMEM, "%s: out of memory", f->vf.name);
-	*e = (struct vfio_events){ .vf = &f->vf,
-				   .loop = loop,
-				   .attach.fn = attach_work,
-				   .detach.fn = detach_work,
-				   .error_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-				   .request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
-	pthread_mutex_init(&e->lock, NULL);
-	err = e->error_fd < 0 || e->request_fd < 0 ? -errno : 0;
-	if (!err)
-		err = wire_event(f, VFIO_PCI_ERR_IRQ_INDEX, e->error_fd);
-	if (!err)
-		err = wire_event(f, VFIO_PCI_REQ_IRQ_INDEX, e->request_fd);
-	if (err) {
-		free_events(e);
-		return diag_errno(d, err, "%s: VFIO's events cannot be had", f->vf.name);
-	}
-	f->events = e;
-	loop_call(loop, &e->attach);
-	return 0;
-}
+const struct vf_events_ops vf_vfio_events = { .wire = wire_event, .error = link_error };
 
 void vf_vfio_irq_close(struct vf_vfio *f)
 {
-	struct vfio_events *e = f->events;
-
-	/* The device file's end takes away all that is wired; only our own are closed
-	 * here. */
+	/* The device file's end takes away all that is wired; only our own are closed here. */
 	for (unsigned int i = 0; i < f->ndoorbells; i++)
 		if (f->doorbells[i].ours)
 			close(f->doorbells[i].fd);
-	if (!e)
-		return;
-	pthread_mutex_lock(&e->lock);
-	e->vf = NULL;
-	pthread_mutex_unlock(&e->lock);
-	loop_call(e->loop, &e->detach);
+	vf_events_close(f->events);
 }

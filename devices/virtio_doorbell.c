@@ -30,11 +30,14 @@ static void remove_eventfd(struct virtio_pci *t, unsigned int q)
 	w->fd = -1;
 }
 
-static void add_eventfd(struct virtio_pci *t, unsigned int q, int fd)
+static void want_eventfd(struct virtio_pci *t, unsigned int q, int fd)
 {
 	struct vp_wire *w = &t->wires[q];
-	int err = kvm_ioeventfd(&t->v->vm->kvm, fd, w->at, 0, false, true);
+	int err;
 
+	if (fd < 0 || w->fd >= 0)
+		return;
+	err = kvm_ioeventfd(&t->v->vm->kvm, fd, w->at, 0, false, true);
 	/* Refused: the doorbell traps, which is slower and as good. */
 	if (err)
 		log_debug("%s: KVM refuses an ioeventfd for queue %u: %s", t->v->id, q,
@@ -75,21 +78,21 @@ static void add_page(struct virtio_pci *t, unsigned int q, void *page)
 
 /*
  * Makes KVM do what the vdev wants. A doorbell that is rung meanwhile meets the old way, the new
- * way or none, and then it traps: none is lost. An eventfd below a page is not heard, so it is put
+ * way or none, and then it traps: none is lost. An eventfd below a page is not heard: it is put
  * there first and takes over when the page goes. All pages go before the first one comes, one after
- * the other: removing them makes KVM drop the shadow entries of the whole VM (slots.h).
+ * the other: removing them makes KVM drop the shadow entries of the whole VM (slots.h). The other
+ * eventfds come last: with each of them KVM begins a grace period without hurry, and a slot that is
+ * changed then waits for its end, for milliseconds.
  */
 static void wire(struct virtio_pci *t, const struct vdev_doorbell *want)
 {
 	unsigned int n = t->v->nqueues;
 
 	for (unsigned int q = 0; q < n; q++) {
-		if (t->wires[q].fd == want[q].fd)
-			continue;
-		if (t->wires[q].fd >= 0)
+		if (t->wires[q].fd >= 0 && t->wires[q].fd != want[q].fd)
 			remove_eventfd(t, q);
-		if (want[q].fd >= 0)
-			add_eventfd(t, q, want[q].fd);
+		if (t->wires[q].page && t->wires[q].page != want[q].page)
+			want_eventfd(t, q, want[q].fd);
 	}
 	for (unsigned int q = 0; q < n; q++)
 		if (t->wires[q].page && t->wires[q].page != want[q].page)
@@ -99,6 +102,8 @@ static void wire(struct virtio_pci *t, const struct vdev_doorbell *want)
 		if (want[q].page && !t->wires[q].page)
 			add_page(t, q, want[q].page);
 	}
+	for (unsigned int q = 0; q < n; q++)
+		want_eventfd(t, q, want[q].fd);
 }
 
 /* What the vdev wants for q, in a form in which what does not apply is -1 or NULL. */

@@ -22,6 +22,7 @@
 #define VIRTIO_DEVICE_BASE 0x1040 /* plus the device type (4.1.2) */
 #define VIRTIO_SUBSYSTEM   0x1100
 #define STOP_TIMEOUT_S	   10
+#define MASTER_OFF_S	   1 /* for which a vcpu waits */
 
 /* --- when the vdev runs ---------------------------------------------------------------------- */
 
@@ -62,6 +63,7 @@ static void clear_journal(struct virtio_pci *t)
 {
 	struct vdev *v = t->v;
 
+	vp_doorbells_unwire(t);
 	v->negotiated = 0;
 	v->status = 0;
 	for (unsigned int i = 0; i < v->nqueues; i++) {
@@ -140,16 +142,26 @@ bool virtio_pci_will_start(const struct vdev *v)
 void vp_update_run(struct virtio_pci *t)
 {
 	bool want = can_run(t) && !t->quiesced;
+	int begun;
 
 	if (t->run == VP_STOPPED && want) {
 		t->run = VP_RUNNING;
-		vp_doorbells_wire(t);
-		if (t->v->ops->start(t->v))
+		begun = t->v->ops->start(t->v);
+		if (begun < 0)
 			vdev_needs_reset(t->v, "its queues cannot be used as they are programmed");
+		else if (!begun)
+			vp_doorbells_wire(t);
 	} else if (t->run == VP_RUNNING && !want) {
 		t->run = VP_STOPPING;
-		vp_doorbells_unwire(t);
+		/*
+		 * Nobody rings while the vcpus stand, and KVM waits for a grace period with each
+		 * doorbell that it gives up: when they go on, only those that change have to go.
+		 */
+		if (!t->quiesced)
+			vp_doorbells_unwire(t);
 		t->v->ops->stop(t->v);
+	} else if (t->run != VP_RUNNING && !t->quiesced) {
+		vp_doorbells_unwire(t);
 	}
 }
 
@@ -260,6 +272,50 @@ static void vp_config_read(struct pci_dev *p, unsigned int off, unsigned int len
 		pci_set32(p, off, (uint32_t)vp_bar_read(t, bar_off, bar_len));
 }
 
+/* Waits for the note that the vdev has stopped. Lock held on entry and exit, not while waiting. */
+static int wait_stopped(struct virtio_pci *t, unsigned int seconds)
+{
+	struct timespec deadline;
+	int err = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += seconds;
+	vp_settle(t);
+	while (t->run == VP_STOPPING && !err) {
+		vm_unlock(t->v->vm);
+		pthread_mutex_lock(&t->stop_lock);
+		while (!(__atomic_load_n(&t->notes, __ATOMIC_ACQUIRE) & VP_NOTE_STOPPED) && !err)
+			err = -pthread_cond_timedwait(&t->stop_cond, &t->stop_lock, &deadline);
+		pthread_mutex_unlock(&t->stop_lock);
+		vm_lock(t->v->vm);
+		vp_settle(t);
+	}
+	/* The note may have been found while vdev_stopped() was not quite through with us. */
+	pthread_mutex_lock(&t->stop_lock);
+	pthread_mutex_unlock(&t->stop_lock);
+	return t->run == VP_STOPPING ? -ETIMEDOUT : 0;
+}
+
+/*
+ * Whoever has taken bus mastering away may use the memory for something else (kexec does): the
+ * access is over when no DMA follows. A vcpu does not wait for ever for that.
+ */
+static void wait_without_master(void *arg)
+{
+	struct virtio_pci *t = arg;
+
+	vm_lock(t->v->vm);
+	if (!pci_bus_master(&t->pci) && wait_stopped(t, MASTER_OFF_S)) {
+		pthread_mutex_lock(&t->stop_lock);
+		log_limited(&t->limit, LOG_WARN,
+			    "%s: has not stopped within %u s after the guest took bus mastering "
+			    "away, and may still write to its memory; the guest goes on",
+			    t->v->id, MASTER_OFF_S);
+		pthread_mutex_unlock(&t->stop_lock);
+	}
+	vm_unlock(t->v->vm);
+}
+
 static void vp_config_written(struct pci_dev *p, unsigned int off, unsigned int len)
 {
 	struct virtio_pci *t = container_of(p, struct virtio_pci, pci);
@@ -273,6 +329,8 @@ static void vp_config_written(struct pci_dev *p, unsigned int off, unsigned int 
 	}
 	if (cfg_window(t, off, len, &bar_off, &bar_len))
 		vp_bar_write(t, bar_off, bar_len, pci_get32(p, off));
+	if (t->run == VP_STOPPING && !pci_bus_master(p))
+		vm_end_access_with(t->v->vm, wait_without_master, t);
 }
 
 static int add_cap(struct virtio_pci *t, uint8_t type, uint32_t off, uint32_t length,
@@ -440,28 +498,19 @@ void virtio_pci_destroy(struct vdev *v)
 	transport_free(t);
 }
 
-/* Waits for the note that the vdev has stopped. Lock held on entry and exit, not while waiting. */
-static int wait_stopped(struct virtio_pci *t)
+void virtio_pci_hide(struct vdev *v, const struct vdev *front)
 {
-	struct timespec deadline;
-	int err = 0;
+	vm_lock(v->vm);
+	pci_hide(&v->transport->pci, &front->transport->pci);
+	vm_unlock(v->vm);
+}
 
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += STOP_TIMEOUT_S;
-	vp_settle(t);
-	while (t->run == VP_STOPPING && !err) {
-		vm_unlock(t->v->vm);
-		pthread_mutex_lock(&t->stop_lock);
-		while (!(__atomic_load_n(&t->notes, __ATOMIC_ACQUIRE) & VP_NOTE_STOPPED) && !err)
-			err = -pthread_cond_timedwait(&t->stop_cond, &t->stop_lock, &deadline);
-		pthread_mutex_unlock(&t->stop_lock);
-		vm_lock(t->v->vm);
-		vp_settle(t);
-	}
-	/* The note may have been found while vdev_stopped() was not quite through with us. */
-	pthread_mutex_lock(&t->stop_lock);
-	pthread_mutex_unlock(&t->stop_lock);
-	return t->run == VP_STOPPING ? -ETIMEDOUT : 0;
+void virtio_pci_step_in(struct vdev *v, struct vdev *front)
+{
+	vm_lock(v->vm);
+	vp_doorbells_unwire(front->transport);
+	pci_step_in(&v->transport->pci, &front->transport->pci);
+	vm_unlock(v->vm);
 }
 
 int virtio_pci_reset(struct vdev *v)
@@ -471,7 +520,7 @@ int virtio_pci_reset(struct vdev *v)
 
 	vm_lock(v->vm);
 	vp_begin_reset(t);
-	err = wait_stopped(t);
+	err = wait_stopped(t, STOP_TIMEOUT_S);
 	if (!err) {
 		msix_reset(&t->msix);
 		pci_reset(&t->pci);
@@ -489,7 +538,7 @@ int virtio_pci_quiesce(struct vdev *v)
 	vm_lock(v->vm);
 	t->quiesced = true;
 	vp_update_run(t);
-	err = wait_stopped(t);
+	err = wait_stopped(t, STOP_TIMEOUT_S);
 	vm_unlock(v->vm);
 	return err;
 }
@@ -541,8 +590,10 @@ void vdev_needs_reset(struct vdev *v, const char *why)
 {
 	struct virtio_pci *t = v->transport;
 
+	vdev_count(&v->resets_asked);
 	pthread_mutex_lock(&t->stop_lock);
-	log_limited(&t->limit, LOG_WARN, "%s: asks the guest for a reset: %s", v->id, why);
+	if (why)
+		log_limited(&t->limit, LOG_WARN, "%s: asks the guest for a reset: %s", v->id, why);
 	pthread_mutex_unlock(&t->stop_lock);
 	__atomic_fetch_or(&t->notes, VP_NOTE_NEEDS_RESET, __ATOMIC_ACQ_REL);
 	signal_fd(t->config_fd);

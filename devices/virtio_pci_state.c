@@ -144,6 +144,7 @@ static int journal_post_load(void *obj, struct diag *d)
 	struct vdev *v = obj;
 
 	(void)d;
+	vp_doorbells_unwire(v->transport); /* those of a guest before it, at their old places */
 	for (unsigned int q = 0; q < v->nqueues; q++)
 		vp_connect_queue(v->transport, q);
 	return 0;

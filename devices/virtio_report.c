@@ -61,6 +61,7 @@ void virtio_pci_stats(const struct device *dev, struct report *r)
 {
 	const struct vdev *v = dev->priv;
 
+	report_number(r, "resets-asked", get(&v->resets_asked));
 	report_list(r, "queues");
 	for (unsigned int q = 0; q < v->nqueues; q++) {
 		const struct vdev_counters *c = &v->counters[q];

@@ -7,7 +7,7 @@
  * Options: mode=disks|restart|reboot|kexec|load|lose|hang|vectors|windows|card-windows, disks=N,
  * queues=N, count=N, depth=N; windows: mapped=N (doorbells that are pages of the function);
  * card-windows: the same of a network card, disks=0; load: lost (the function is to ask for a
- * reset, and to be gone), irq (queue 0 interrupts; nobody takes it).
+ * reset, and to be gone), irq (queue 0 interrupts; nobody takes it). stay: it does not end.
  */
 #include "lib/blk.h"
 
@@ -170,7 +170,6 @@ static void mode_kexec(void)
 		b->depth = 32;
 		send_reads(b, 32);
 		pci_command(&b->vio.fn, 0, PCI_COMMAND_MASTER);
-		pause_ms(SHORTLY_MS);
 		for (unsigned int k = 0; k < BLK_REQS_MAX; k++)
 			if (q->req[k].data)
 				memset(q->req[k].data, 0xa5, BLK_SECTOR);
@@ -514,6 +513,9 @@ void guest_main(const struct boot_info *boot)
 			continue;
 		test_group(modes[i].name);
 		modes[i].run();
+		print("over\r\n");
+		while (opt_flag("stay"))
+			pause_ms(SHORTLY_MS);
 		return;
 	}
 	test_abort("mode=");

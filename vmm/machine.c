@@ -8,6 +8,7 @@
 #include <unvmm/acpi.h>
 #include <unvmm/chardev.h>
 #include <unvmm/log.h>
+#include <unvmm/machine_state.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -154,6 +155,7 @@ int machine_create(struct machine *m, const struct vm_config *config, struct dia
 	if (err)
 		return err;
 	m->vm.sandbox = &m->sandbox;
+	m->vm.transfer = machine_state_move;
 	err = open_boot_files(m, d);
 	if (!err)
 		err = create_core(m, d);

@@ -123,7 +123,7 @@ static void handle_exit(struct vcpu *c)
 	default:
 		exit_failed(c);
 	}
-	vm_unlock(c->vm);
+	vm_end_access(c->vm);
 }
 
 /* --- the thread ----------------------------------------------------------------------------- */

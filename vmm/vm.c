@@ -68,6 +68,23 @@ void vm_unlock(struct vm *vm)
 	pthread_mutex_unlock(&vm->lock);
 }
 
+void vm_end_access_with(struct vm *vm, void (*fn)(void *arg), void *arg)
+{
+	vm->access_end = fn;
+	vm->access_arg = arg;
+}
+
+void vm_end_access(struct vm *vm)
+{
+	void (*fn)(void *arg) = vm->access_end;
+	void *arg = vm->access_arg;
+
+	vm->access_end = NULL;
+	vm_unlock(vm);
+	if (fn)
+		fn(arg);
+}
+
 void vm_request(struct vm *vm, enum vm_event event, uint8_t code)
 {
 	/* A reboot that has not begun yet gives way to whatever ends the machine for good. */

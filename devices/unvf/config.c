@@ -309,9 +309,12 @@ static unsigned int piece(uint64_t off, unsigned int len)
 
 static bool gone(struct function *f)
 {
-	uint32_t n = f->opt.faults.n[FAULT_ALL_ONES];
+	const uint32_t *n = f->opt.faults.n;
 
-	if (!n || f->accesses++ < n)
+	f->accesses++;
+	if (f->accesses == n[FAULT_ERROR])
+		function_event(f, VFIO_PCI_ERR_IRQ_INDEX);
+	if (!n[FAULT_ALL_ONES] || f->accesses <= n[FAULT_ALL_ONES])
 		return false;
 	__atomic_store_n(&f->e.gone, true, __ATOMIC_RELAXED);
 	return true;

@@ -20,6 +20,7 @@ static const struct {
 	[FAULT_HANG_REQUEST] = { "hang-request", 8 },
 	[FAULT_MERGED_USED] = { "merged-used", 4 },
 	[FAULT_DISCONNECT] = { "disconnect", 1 },
+	[FAULT_ERROR] = { "error", 1 },
 };
 
 static int parse_n(const char *text, uint32_t *n)
@@ -54,6 +55,6 @@ int fault_parse(struct faults *f, const char *text, struct diag *d)
 	return diag_set(
 		d, -EINVAL,
 		"--fault %s: is none of lost-doorbell, slow-disable, all-ones, out-of-order, "
-		"masked-irq, hang-request, merged-used and disconnect",
+		"masked-irq, hang-request, merged-used, disconnect and error",
 		text);
 }

@@ -17,6 +17,7 @@ enum fault_kind {
 	FAULT_HANG_REQUEST,  /* the n-th request is never given back */
 	FAULT_MERGED_USED,   /* up to n completions become visible at once */
 	FAULT_DISCONNECT,    /* the n-th message ends the connection */
+	FAULT_ERROR,	     /* at the n-th register access VFIO's error event comes */
 	FAULT_KINDS
 };
 

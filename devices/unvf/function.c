@@ -7,6 +7,7 @@
 #include "function.h"
 
 #include <errno.h>
+#include <linux/vfio.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -36,7 +37,7 @@ static void finish_reset(struct function *f)
 	__atomic_store_n(&f->reset_done, 0, __ATOMIC_RELAXED);
 	fn_regs_reset(f);
 	pthread_mutex_lock(&f->irq_lock);
-	for (unsigned int v = 0; v < f->nvectors; v++)
+	for (unsigned int v = 0; v < FN_VECTORS_MAX; v++)
 		f->vectors[v].pending = false;
 	pthread_mutex_unlock(&f->irq_lock);
 	if (f->v->ops->reset)
@@ -177,6 +178,16 @@ void function_interrupt(struct function *f, unsigned int vector)
 		f->vectors[vector].pending = true;
 	else
 		fire(&f->vectors[vector]);
+	pthread_mutex_unlock(&f->irq_lock);
+}
+
+void function_event(struct function *f, uint32_t index)
+{
+	struct fn_vector *v = &f->vectors[f->nvectors + index - VFIO_PCI_ERR_IRQ_INDEX];
+
+	pthread_mutex_lock(&f->irq_lock);
+	if (v->fd >= 0)
+		fire(v);
 	pthread_mutex_unlock(&f->irq_lock);
 }
 

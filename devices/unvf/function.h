@@ -46,7 +46,9 @@
 
 #define FN_PATTERN "unvf-BAR" /* with --pattern, every 8 bytes of a BAR that nothing else has */
 
-#define FN_VECTORS_MAX (VDEV_QUEUES_MAX + 1)
+/* Of the queues, of the configuration, and behind these VFIO's error and request events. */
+#define FN_EVENTS      2
+#define FN_VECTORS_MAX (VDEV_QUEUES_MAX + 1 + FN_EVENTS)
 
 enum fn_doorbell { FN_DOORBELL_MMAP, FN_DOORBELL_IOEVENTFD, FN_DOORBELL_MESSAGE };
 
@@ -98,7 +100,7 @@ struct function {
 	uint64_t driver_features;
 	uint16_t queue_select, config_vector;
 	uint8_t generation, isr;
-	uint32_t accesses;		      /* for FAULT_ALL_ONES */
+	uint32_t accesses;		      /* for FAULT_ALL_ONES and FAULT_ERROR */
 	uint32_t ring_words[VDEV_QUEUES_MAX]; /* ring_index.c */
 
 	/* The way to and from the engine. Main, but for what is named. */
@@ -176,6 +178,8 @@ static inline bool function_rests(const struct function *f)
 void function_note(struct function *f, uint32_t bits);
 /* Signals a vector, or keeps it pending. Any thread. */
 void function_interrupt(struct function *f, unsigned int vector);
+/* The same with VFIO_PCI_ERR_IRQ_INDEX or VFIO_PCI_REQ_IRQ_INDEX, if a client listens. Main. */
+void function_event(struct function *f, uint32_t index);
 /* Wires vector v to an eventfd, which then belongs to the function; -1: to nothing. Main. */
 void function_wire(struct function *f, unsigned int v, int fd);
 void function_mask(struct function *f, unsigned int v, bool masked);

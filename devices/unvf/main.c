@@ -50,6 +50,13 @@ static void print_report(struct unvf *u)
 	json_object_put(root);
 }
 
+/* Clients are to give their functions back, and may take their time. */
+static void ask_back(struct unvf *u)
+{
+	for (unsigned int i = 0; i < u->n; i++)
+		function_event(u->functions[i], VFIO_PCI_REQ_IRQ_INDEX);
+}
+
 static void on_signal(struct loop_fd *lf, uint32_t revents)
 {
 	struct unvf *u = container_of(lf, struct unvf, signals);
@@ -59,6 +66,8 @@ static void on_signal(struct loop_fd *lf, uint32_t revents)
 	while (read(lf->fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGUSR1)
 			print_report(u);
+		else if (info.ssi_signo == SIGUSR2)
+			ask_back(u);
 		else
 			loop_quit(lf->loop);
 	}
@@ -73,6 +82,7 @@ static int watch_signals(struct unvf *u, struct diag *d)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)

@@ -271,19 +271,28 @@ static int do_io_fds(struct server *s)
 
 /* --- interrupts ------------------------------------------------------------------------------- */
 
+/* How many interrupts an index has, and where they begin in function.vectors. */
+static uint32_t irqs_of(const struct function *f, uint32_t index, uint32_t *first)
+{
+	*first =
+		index == VFIO_PCI_MSIX_IRQ_INDEX ? 0 : f->nvectors + index - VFIO_PCI_ERR_IRQ_INDEX;
+	if (index == VFIO_PCI_MSIX_IRQ_INDEX)
+		return f->nvectors;
+	return index == VFIO_PCI_ERR_IRQ_INDEX || index == VFIO_PCI_REQ_IRQ_INDEX;
+}
+
 static int do_irq_info(struct server *s)
 {
 	const struct vfio_irq_info *in = BODY(s, struct vfio_irq_info);
 	struct vfio_irq_info *out;
+	uint32_t first;
 
 	if (!in || in->argsz < sizeof(*in) || in->index >= VFIO_PCI_NUM_IRQS)
 		return -EINVAL;
 	out = server_reply(s, sizeof(*out));
 	*out = (struct vfio_irq_info){ .argsz = sizeof(*out), .index = in->index };
-	if (in->index == VFIO_PCI_MSIX_IRQ_INDEX) {
-		out->flags = VFIO_IRQ_INFO_EVENTFD;
-		out->count = s->f->nvectors;
-	}
+	out->count = irqs_of(s->f, in->index, &first);
+	out->flags = out->count ? VFIO_IRQ_INFO_EVENTFD : 0;
 	return 0;
 }
 
@@ -301,7 +310,7 @@ static bool is_eventfd(int fd)
 	return !strcmp(link, "anon_inode:[eventfd]");
 }
 
-static int wire_vectors(struct server *s, const struct vfio_irq_set *set)
+static int wire_vectors(struct server *s, uint32_t first, const struct vfio_irq_set *set)
 {
 	if (s->nfds && s->nfds != set->count)
 		return -EINVAL;
@@ -309,7 +318,7 @@ static int wire_vectors(struct server *s, const struct vfio_irq_set *set)
 		if (!is_eventfd(s->fds[i]))
 			return -EINVAL;
 	for (uint32_t i = 0; i < set->count; i++) {
-		function_wire(s->f, set->start + i, s->nfds ? s->fds[i] : -1);
+		function_wire(s->f, first + set->start + i, s->nfds ? s->fds[i] : -1);
 		if (s->nfds)
 			s->fds[i] = -1;
 	}
@@ -319,13 +328,13 @@ static int wire_vectors(struct server *s, const struct vfio_irq_set *set)
 static int do_set_irqs(struct server *s)
 {
 	const struct vfio_irq_set *set = BODY(s, struct vfio_irq_set);
-	uint32_t data, action, vectors;
+	uint32_t data, action, vectors, first;
 
 	if (!set || set->argsz < sizeof(*set) || set->index >= VFIO_PCI_NUM_IRQS)
 		return -EINVAL;
 	data = set->flags & VFIO_IRQ_SET_DATA_TYPE_MASK;
 	action = set->flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
-	vectors = set->index == VFIO_PCI_MSIX_IRQ_INDEX ? s->f->nvectors : 0;
+	vectors = irqs_of(s->f, set->index, &first);
 	if (set->flags != (data | action) || !is_power_of_2(data) || !is_power_of_2(action) ||
 	    set->start > vectors || set->count > vectors - set->start)
 		return -EINVAL;
@@ -333,20 +342,21 @@ static int do_set_irqs(struct server *s)
 		return -EINVAL;
 	if (data == VFIO_IRQ_SET_DATA_EVENTFD)
 		/* An eventfd that masks is not supported, as libvfio-user has it. */
-		return action == VFIO_IRQ_SET_ACTION_TRIGGER ? wire_vectors(s, set) : 0;
+		return action == VFIO_IRQ_SET_ACTION_TRIGGER ? wire_vectors(s, first, set) : 0;
 	if (data == VFIO_IRQ_SET_DATA_NONE && action == VFIO_IRQ_SET_ACTION_TRIGGER &&
 	    !set->count && !set->start) {
 		for (uint32_t v = 0; v < vectors; v++)
-			function_wire(s->f, v, -1);
+			function_wire(s->f, first + v, -1);
 		return 0;
 	}
 	for (uint32_t i = 0; i < set->count; i++) {
 		if (data == VFIO_IRQ_SET_DATA_BOOL && !set->data[i])
 			continue;
 		if (action == VFIO_IRQ_SET_ACTION_TRIGGER)
-			function_interrupt(s->f, set->start + i);
+			function_interrupt(s->f, first + set->start + i);
 		else
-			function_mask(s->f, set->start + i, action == VFIO_IRQ_SET_ACTION_MASK);
+			function_mask(s->f, first + set->start + i,
+				      action == VFIO_IRQ_SET_ACTION_MASK);
 	}
 	return 0;
 }

@@ -76,7 +76,7 @@ static void hang_up(struct server *s)
 	s->draining = true;
 	s->step = drain_memory;
 	server_mig_reset(s);
-	for (unsigned int v = 0; v < f->nvectors; v++) {
+	for (unsigned int v = 0; v < FN_VECTORS_MAX; v++) {
 		function_wire(f, v, -1);
 		function_mask(f, v, false);
 	}

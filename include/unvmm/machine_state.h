@@ -15,6 +15,7 @@
 
 #include <unvmm/diag.h>
 
+struct device;
 struct vm;
 
 /* Names the first part that cannot be moved, and why: -ENOTSUP. To be asked before anything is
@@ -50,6 +51,23 @@ int machine_load_complete(struct machine_load *l, struct diag *d) must_check;
 int machine_load_commit(struct machine_load *l, struct diag *d) must_check;
 /* Also without a commit. NULL does nothing. */
 void machine_load_free(struct machine_load *l);
+
+/*
+ * What is done for the first time in a process costs several times what it costs then, and when a
+ * guest moves it stands still meanwhile. So both sides do it once before, and nothing comes of it:
+ * the source, whose devices may run, takes the state of vcpus and chips and forgets it; the target
+ * loads its own, power-on state, as far as KVM keeps it, and parses that of its devices.
+ */
+int machine_rehearse_save(struct vm *vm, struct diag *d) must_check;
+int machine_rehearse_load(struct vm *vm, struct diag *d) must_check;
+
+/*
+ * From one device of this machine to another with the same tables, by a blob as between two hosts.
+ * `check`: only says whether it would be taken. After an error `to` is as it was, or fit for
+ * nothing but a reset if KVM refused something. (machine_state_move.c)
+ */
+int machine_state_move(const struct device *from, const struct device *to, bool check,
+		       struct diag *d) must_check;
 
 /*
  * What both sides must agree on before anything else: machine type, memory layout, vcpus, CPUID as

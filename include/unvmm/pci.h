@@ -67,6 +67,14 @@ int pci_add_cap(struct pci_dev *p, uint8_t id, unsigned int len) must_check;
 int pci_plug(struct vm *vm, struct pci_dev *p, struct diag *d) must_check;
 void pci_unplug(struct pci_dev *p);
 
+/*
+ * p, which was just plugged, stands behind `front`: it has the same slot and the same BARs, and the
+ * guest does not find it until pci_step_in() puts it there instead of `front`, which the guest then
+ * finds no more. For pci_unplug() both are as good as unplugged while they are hidden.
+ */
+void pci_hide(struct pci_dev *p, const struct pci_dev *front);
+void pci_step_in(struct pci_dev *p, struct pci_dev *front);
+
 /* Back to the power-on values, BARs where they were assigned. */
 void pci_reset(struct pci_dev *p);
 

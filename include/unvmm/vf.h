@@ -88,6 +88,10 @@ struct vf {
 	char name[VF_NAME_MAX]; /* "0000:03:00.2" or the socket's path: for sentences */
 	struct vf_info info;	/* constant after open */
 	struct gmem *ram; /* what vf_map_ram() mapped, or NULL: for dirty pages of message DMA */
+	bool gone; /* atomic: every call is -ENODEV, and lost() has been called or is about to be */
+	char why[256]; /* ... the sentence for it; constant then */
+	bool hangs;    /* gone because of an error, no answer or a wrong one: it may write to memory
+			  yet */
 	/*
 	 * The function is gone (unplugged, server ended, protocol broken): once, on the vf thread,
 	 * out of its loop and never from inside a call. A backend without a loop tells nobody.
@@ -98,6 +102,11 @@ struct vf {
 	void (*request)(struct vf *vf);
 	void *owner;
 };
+
+static inline bool vf_gone(const struct vf *vf)
+{
+	return __atomic_load_n(&vf->gone, __ATOMIC_ACQUIRE);
+}
 
 struct vf_ops {
 	const char *kind; /* "vfio", "vfio-user" */

@@ -108,6 +108,7 @@ struct vdev {
 	struct vdev_queue queues[VDEV_QUEUES_MAX];
 
 	struct vdev_counters counters[VDEV_QUEUES_MAX];
+	uint64_t resets_asked; /* vdev_needs_reset(); atomic */
 };
 
 struct vdev_ops {
@@ -120,7 +121,8 @@ struct vdev_ops {
 	void (*reset)(struct vdev *v);
 	/*
 	 * DRIVER_OK with the queues that are enabled: take them over at queues[q].index. An error
-	 * becomes NEEDS_RESET.
+	 * becomes NEEDS_RESET. 1: it is not up yet, calls virtio_pci_rewire() when it is, and looks
+	 * at all queues then; until then doorbells are as they were, at first traps.
 	 */
 	int (*start)(struct vdev *v);
 	/*
@@ -131,8 +133,8 @@ struct vdev_ops {
 	 */
 	void (*stop)(struct vdev *v);
 	/*
-	 * Which way for the doorbell of q? Asked for every enabled queue at every start, before
-	 * start(), when the guest has moved the BAR, and by virtio_pci_rewire(). NULL:
+	 * Which way for the doorbell of q? Asked for every enabled queue after every start(), when
+	 * the guest has moved the BAR, and by virtio_pci_rewire(). NULL:
 	 * DOORBELL_TRAP. A way that KVM refuses becomes the next worse one, at last a trap.
 	 */
 	void (*doorbell)(struct vdev *v, unsigned int q, struct vdev_doorbell *db);
@@ -161,6 +163,13 @@ struct vdev_ops {
 int virtio_pci_create(struct vdev *v, struct diag *d) must_check;
 /* The vdev has been stopped. */
 void virtio_pci_destroy(struct vdev *v);
+/*
+ * Just created, v stands behind `front` from now on: the guest finds it only after
+ * virtio_pci_step_in(), in the place of `front`, with that one's state loaded into it. Both are
+ * quiesced then. Main.
+ */
+void virtio_pci_hide(struct vdev *v, const struct vdev *front);
+void virtio_pci_step_in(struct vdev *v, struct vdev *front);
 /*
  * For device_class.reset, quiesce and resume. They wait until the vdev has stopped, so they take
  * the control lock themselves; main thread, vcpus parked. -ETIMEDOUT after 10 s.
@@ -207,7 +216,9 @@ void virtio_pci_stats(const struct device *dev, struct report *r);
 #define VIRTIO_PCI_STATES 4
 void virtio_pci_state(struct vdev *v, struct state_ref *refs);
 
-/* The device met something it cannot go on from: sets NEEDS_RESET and tells the guest. Any thread.
+/*
+ * The device met something it cannot go on from: sets NEEDS_RESET and tells the guest, and the log
+ * unless `why` is NULL (it knows already). Any thread.
  */
 void vdev_needs_reset(struct vdev *v, const char *why);
 /* Answer to ops->stop. Any thread. */

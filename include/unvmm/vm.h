@@ -67,6 +67,13 @@ struct vm {
 	struct keeper_name *names; /* in the file system: they end with the guest */
 	struct vfio *vfio; /* the container of the assigned functions; lives as long as they */
 	struct device *devices;
+	/*
+	 * Gives the state of a device to another with the same tables, or only says whether it
+	 * would take it (`check`). Main, both quiesced, lock held. Set by the builder, since
+	 * devices do not know the migration's code; NULL: it cannot be done.
+	 */
+	int (*transfer)(const struct device *from, const struct device *to, bool check,
+			struct diag *d);
 	struct vcpu_set *vcpus;
 	bool paused;		      /* by vm_pause(); main thread */
 	bool held;		      /* by vm_hold(); main thread */
@@ -79,10 +86,20 @@ struct vm {
 	void (*on_event)(struct vm *vm);
 	void (*power_button)(struct vm *vm); /* set by the ACPI device; control lock held */
 
+	void (*access_end)(void *arg); /* under the lock: vm_end_access_with() */
+	void *access_arg;
 };
 
 void vm_lock(struct vm *vm);
 void vm_unlock(struct vm *vm);
+
+/*
+ * For a guest's access that is over only when something else is: the vcpu calls fn behind the
+ * handler, without the lock, and then goes on. fn has a deadline. The last call counts. Lock held.
+ */
+void vm_end_access_with(struct vm *vm, void (*fn)(void *arg), void *arg);
+/* vm_unlock() behind an access, on the vcpu. */
+void vm_end_access(struct vm *vm);
 
 /*
  * Asks the main loop to end or restart the machine. Any thread, lock held. The calling vcpu should

@@ -179,7 +179,10 @@ static void check_run(const struct machine *m)
 	check(!m->t->reset_pending || m->t->run == VP_STOPPING);
 }
 
-/* KVM has what the transport believes, where the BAR is, of queues that run, and nothing else. */
+/*
+ * KVM has what the transport believes, where the BAR is, of queues that run, or will again when the
+ * machine goes on, and nothing else.
+ */
 static void check_doorbells(const struct machine *m)
 {
 	const struct pci_bar *bar = &m->t->pci.bars[VP_BAR];
@@ -193,7 +196,8 @@ static void check_doorbells(const struct machine *m)
 		check(!w->page == (w->slot < 0));
 		if (!w->page && w->fd < 0)
 			continue;
-		check(q < QUEUES && m->t->run == VP_RUNNING && bar->mapped);
+		check(q < QUEUES && bar->mapped);
+		check(m->t->run == VP_RUNNING || m->t->quiesced);
 		check(m->fv->vdev.queues[q].enabled);
 		check(w->at == page + m->fv->vdev.queues[q].doorbell_offset);
 		pages += w->page != NULL;
@@ -318,7 +322,7 @@ static void ring(struct machine *m, unsigned int q)
 	unsigned int *signals = &fake_kvm.signals[FAKE_DOORBELL_FD + q], before;
 	uint16_t stored, value = 0x5555;
 
-	if (!bar->mapped)
+	if (!bar->mapped || m->t->quiesced)
 		return;
 	memset(m->fv->pages + offset, 0, sizeof(value));
 	before = *signals + m->fv->kicks[q];
@@ -362,6 +366,8 @@ static void step(struct machine *m, const struct step *s)
 	unsigned int port_len = len > 4 ? 4 : len;
 
 	memcpy(&value, s->value, sizeof(value));
+	if (m->t->quiesced && s->kind % KINDS < NOTE)
+		return; /* the vcpus stand */
 	switch (s->kind % KINDS) {
 	case BAR_READ:
 		bar_read(m, off % VP_BAR_SIZE, len);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -23,6 +24,9 @@
 
 /* The IOVAs of the memory checks: above guest RAM of any test, below 39 bits. */
 #define IOVA GiB(64)
+
+/* An event is there by then. */
+#define EVENT_S 5
 
 #define FAIL(c, ...) (snprintf((c)->why, sizeof((c)->why), __VA_ARGS__), false)
 
@@ -516,6 +520,59 @@ static bool dma_log(struct vf_contract *c)
 	return true;
 }
 
+/* --- events ---------------------------------------------------------------------------------- */
+
+static void on_request(struct vf *vf)
+{
+	struct vf_contract *c = vf->owner;
+
+	__atomic_fetch_add(&c->requests, 1, __ATOMIC_RELAXED);
+	sem_post(&c->told);
+}
+
+static void on_lost(struct vf *vf, const char *why)
+{
+	struct vf_contract *c = vf->owner;
+
+	snprintf(c->why, sizeof(c->why), "%s", why);
+	__atomic_fetch_add(&c->losses, 1, __ATOMIC_RELAXED);
+	sem_post(&c->told);
+}
+
+static bool is_told(struct vf_contract *c, uint32_t index)
+{
+	struct timespec until;
+
+	c->events->raise(c->events->arg, index);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += EVENT_S;
+	return !sem_timedwait(&c->told, &until);
+}
+
+/* Its host asks for it, more than once, and nothing else changes; then its link fails. */
+static bool events(struct vf_contract *c)
+{
+	struct vf *vf = c->vf;
+	uint16_t v;
+
+	if (!c->events)
+		return true;
+	vf->owner = c;
+	vf->request = on_request;
+	vf->lost = on_lost;
+	for (unsigned int n = 1; n <= 2; n++) {
+		REQUIRE(c, is_told(c, VFIO_PCI_REQ_IRQ_INDEX));
+		REQUIRE(c, c->requests == n && !c->losses && !vf_gone(vf));
+		EXPECT(c, rd(c, CFG, 0, &v, 2), 0);
+	}
+	REQUIRE(c, is_told(c, VFIO_PCI_ERR_IRQ_INDEX));
+	REQUIRE(c, c->losses == 1 && c->requests == 2 && vf_gone(vf) && *c->why);
+	EXPECT(c, rd(c, CFG, 0, &v, 2), -ENODEV);
+	vf->request = NULL;
+	vf->lost = NULL;
+	return true;
+}
+
 const struct vf_contract_check vf_contract_checks[] = {
 	{ "info", info },
 	{ "iova-usable", iova_usable },
@@ -532,6 +589,7 @@ const struct vf_contract_check vf_contract_checks[] = {
 	{ "migration-states", migration_states },
 	{ "migration-garbage", migration_garbage },
 	{ "dma-log", dma_log },
+	{ "events", events },
 	{ NULL, NULL },
 };
 
@@ -540,15 +598,17 @@ const struct vf_contract_check vf_contract_checks[] = {
 bool vf_contract_begin(struct vf_contract *c, struct vf *vf)
 {
 	*c = (struct vf_contract){ .vf = vf, .common_bar = VF_REGIONS, .notify_bar = VF_REGIONS };
+	sem_init(&c->told, 0, 0);
 	return !gmem_create(&c->ram, PLAT_RAM_MIN, GMEM_SHARED, NULL);
 }
 
 void vf_contract_end(struct vf_contract *c)
 {
 	gmem_destroy(&c->ram);
+	sem_destroy(&c->told);
 }
 
-unsigned int vf_contract_run(struct vf *vf, const char *prefix)
+unsigned int vf_contract_run(struct vf *vf, const struct vf_contract_events *ev, const char *prefix)
 {
 	struct vf_contract c;
 	unsigned int failed = 0;
@@ -557,6 +617,7 @@ unsigned int vf_contract_run(struct vf *vf, const char *prefix)
 		printf("not ok %s - no memory\n", prefix);
 		return 1;
 	}
+	c.events = ev;
 	for (const struct vf_contract_check *k = vf_contract_checks; k->name; k++) {
 		if (k->run(&c)) {
 			printf("ok %s %s\n", prefix, k->name);

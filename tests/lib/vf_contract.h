@@ -8,10 +8,21 @@
 #ifndef UNVMM_TESTS_VF_CONTRACT_H
 #define UNVMM_TESTS_VF_CONTRACT_H
 
+#include <semaphore.h>
+
 #include <unvmm/vf.h>
+
+/* Has the function's side raise an event: VFIO_PCI_ERR_IRQ_INDEX or VFIO_PCI_REQ_IRQ_INDEX. */
+struct vf_contract_events {
+	void (*raise)(void *arg, uint32_t index);
+	void *arg;
+};
 
 struct vf_contract {
 	struct vf *vf;
+	const struct vf_contract_events *events; /* NULL: nobody can */
+	sem_t told;
+	unsigned int requests, losses; /* atomic */
 	struct gmem ram;
 	unsigned int common_bar; /* where the common configuration is; VF_REGIONS: not found */
 	uint64_t common;
@@ -33,10 +44,11 @@ bool vf_contract_begin(struct vf_contract *c, struct vf *vf) must_check;
 void vf_contract_end(struct vf_contract *c);
 
 /*
- * All checks on one function; prints "ok PREFIX NAME" or "not ok PREFIX NAME - reason" for each.
- * How many failed.
+ * All checks on one function, which is lost then if there are events; prints "ok PREFIX NAME" or
+ * "not ok PREFIX NAME - reason" for each. How many failed.
  */
-unsigned int vf_contract_run(struct vf *vf, const char *prefix);
+unsigned int vf_contract_run(struct vf *vf, const struct vf_contract_events *events,
+			     const char *prefix);
 
 /* Descriptors of this process: the same before open and after close. */
 unsigned int vf_contract_fds(void);

@@ -81,7 +81,7 @@ int vf_mock_enter(struct vf_mock *m)
 
 	pthread_mutex_lock(&m->lock);
 	m->calls++;
-	if (m->gone)
+	if (vf_gone(&m->vf))
 		err = -ENODEV;
 	else if (m->calls == m->fail_at)
 		err = -EIO;
@@ -132,9 +132,8 @@ void vf_mock_config_set(struct vf_mock *m, unsigned int off, const void *bytes, 
 
 void vf_mock_lose(struct vf_mock *m, const char *why)
 {
-	pthread_mutex_lock(&m->lock);
-	m->gone = true;
-	pthread_mutex_unlock(&m->lock);
+	snprintf(m->vf.why, sizeof(m->vf.why), "%s", why);
+	__atomic_store_n(&m->vf.gone, true, __ATOMIC_RELEASE);
 	if (m->vf.lost)
 		m->vf.lost(&m->vf, why);
 }

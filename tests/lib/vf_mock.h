@@ -58,6 +58,8 @@ struct vf_mock {
 	bool mig_log;	       /* DMA logging is there */
 	bool ring_index;       /* words in BAR 4, for whoever disables a queue */
 	enum vm_answer answer; /* of the control queue */
+	char serial[20];       /* of a disk; empty: it has none */
+	bool nameless;	       /* ... and gives no answer to who asks */
 
 	/* Faults. */
 	unsigned int fail_at;	    /* the call of this number (from 1) is -EIO; 0: none */
@@ -66,7 +68,6 @@ struct vf_mock {
 	bool never_resets;	    /* status stays what it is */
 	bool queue_never_resets;    /* queue_reset stays 1 */
 	uint32_t breaks_at;	    /* on the way to that state it goes to ERROR; 0: never */
-	bool gone;
 
 	/* What was done to it. */
 	unsigned int calls;

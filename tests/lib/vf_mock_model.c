@@ -5,6 +5,8 @@
  */
 #include "vf_mock_model.h"
 
+#include <endian.h>
+#include <linux/virtio_blk.h>
 #include <linux/virtio_net.h>
 #include <stdlib.h>
 #include <string.h>
@@ -260,6 +262,27 @@ void vf_model_write(struct vf_mock *m, uint64_t off, uint32_t v)
 	}
 }
 
+/* If the only request of the queue is one for its serial number (virtio 1.2, 5.2.6). */
+static void answer_id(struct vf_mock *m, struct vf_mock_queue *q)
+{
+	struct vring_avail *avail = vf_mock_dma(m, q->driver, 4 + q->size * 2u);
+	struct vring_used *used = vf_mock_dma(m, q->device, 4 + q->size * 8u);
+	struct vring_desc *desc = vf_mock_dma(m, q->desc, 2 * sizeof(*desc));
+	uint32_t *type = NULL;
+	uint8_t *answer = NULL;
+
+	if (q->enable && avail && used && desc && avail->idx == 1 && !used->idx) {
+		type = vf_mock_dma(m, desc[0].addr, sizeof(struct virtio_blk_outhdr));
+		answer = vf_mock_dma(m, desc[1].addr, sizeof(m->serial) + 1);
+	}
+	if (!type || !answer || *type != htole32(VIRTIO_BLK_T_GET_ID))
+		return;
+	memcpy(answer, m->serial, sizeof(m->serial));
+	answer[sizeof(m->serial)] = m->serial[0] ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_UNSUPP;
+	used->ring[0] = (struct vring_used_elem){ .id = 0, .len = sizeof(m->serial) + 1 };
+	__atomic_store_n(&used->idx, 1, __ATOMIC_RELEASE);
+}
+
 void vf_model_notify(struct vf_mock *m, uint64_t off, uint32_t v)
 {
 	struct vf_mock_queue *q = v < VM_QUEUES ? &m->queues[v] : NULL;
@@ -270,4 +293,6 @@ void vf_model_notify(struct vf_mock *m, uint64_t off, uint32_t v)
 	q->kicks++;
 	if (m->device_id == VIRTIO_ID_NET && v == control_queue(m))
 		serve(m, m->answer);
+	if (m->device_id == VIRTIO_ID_BLOCK && !v && !m->nameless)
+		answer_id(m, q);
 }

@@ -12,6 +12,8 @@ interrupts without a driver.
 --fault MODE breaks the answer to the command --at (from its occurrence --nth on):
   late, never, short, long, wrong-size, wrong-id, wrong-cmd, wrong-type, huge, cut, extra-fds,
   bad-json, no-nul, bad-caps, major, error, flood, disconnect, unasked (an answer to nothing, while idle)
+
+SIGUSR1 raises VFIO's request event, SIGUSR2 its error event.
 """
 import argparse
 import array
@@ -19,6 +21,7 @@ import json
 import mmap
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -70,7 +73,8 @@ def config_space():
 class Function:
     """The registers; what a queue does is up to the server, which has the memory."""
 
-    def __init__(self):
+    def __init__(self, pokes):
+        self.pokes = pokes
         self.fd = os.memfd_create("bar0")
         os.ftruncate(self.fd, BAR0)
         self.bar0 = mmap.mmap(self.fd, BAR0)
@@ -86,6 +90,10 @@ class Function:
         self.bar0[0x2000:0x2006] = b"\x52\x54\x00\x00\x00\x01"
         self.queues = [{"desc": 0, "vector": 0xffff} for _ in range(QUEUES)]
         self.bar0[0x18:0x1c] = struct.pack("<HH", 256, 0xffff)
+        for poke in self.pokes:
+            region, off, data = poke.split(":")
+            data = bytes.fromhex(data)
+            self.region(int(region))[int(off, 16):int(off, 16) + len(data)] = data
 
     def region(self, index):
         return {0: self.bar0, 2: self.table, 7: self.config}.get(index)
@@ -120,9 +128,11 @@ class Function:
 class Server:
     def __init__(self, conn, opts):
         self.c, self.o = conn, opts
-        self.f = Function()
+        self.f = Function(opts.poke)
         self.maps = {}       # iova -> (size, mmap or None)
-        self.vectors = [None] * VECTORS
+        self.vectors = [None] * (VECTORS + 2)  # the last two: error and request events
+        for n, event in ((signal.SIGUSR2, VECTORS), (signal.SIGUSR1, VECTORS + 1)):
+            signal.signal(n, lambda _n, _frame, event=event: self.fire(event))
         self.dirty, self.logging = set(), False
         self.seen = {}
         self.greeted = False  # VERSION comes first
@@ -211,7 +221,7 @@ class Server:
         self.fire(queue["vector"])
 
     def fire(self, v):
-        if v < VECTORS and self.vectors[v] is not None:
+        if v < len(self.vectors) and self.vectors[v] is not None:
             os.write(self.vectors[v], struct.pack("<Q", 1))
 
     # --- commands: return body, descriptors ---
@@ -295,22 +305,28 @@ class Server:
         index = struct.unpack_from("<IIII", body)[2]
         if index > 4:
             raise Refused(EINVAL)
-        return struct.pack("<IIII", 16, 1, index, VECTORS if index == 2 else 0), ()
+        return struct.pack("<IIII", 16, 1, index, self.irqs(index)[1]), ()
+
+    def irqs(self, index):
+        """Where the interrupts of this index begin in `vectors`, and how many they are."""
+        return {2: (0, VECTORS), 3: (VECTORS, 1), 4: (VECTORS + 1, 1)}.get(index, (0, 0))
 
     def set_irqs(self, body, fds):
         if len(body) < 20:
             raise Refused(EINVAL)
         argsz, flags, index, start, count = struct.unpack_from("<IIIII", body)
-        if argsz != len(body) or index != 2 or start + count > VECTORS or self.stopped():
+        first, n = self.irqs(index)
+        if argsz != len(body) or start + count > n or self.stopped():
             raise Refused(EINVAL)
+        start += first
         if flags == 0x24:
             if fds and len(fds) != count or len(fds) > self.o.max_fds:
                 raise Refused(EINVAL)
             for i in range(start, start + count):
                 self.unwire(i)
                 self.vectors[i] = os.dup(fds[i - start]) if fds else None
-        elif flags == 0x21 and count == 0 and start == 0:
-            for i in range(VECTORS):
+        elif flags == 0x21 and count == 0 and start == first:
+            for i in range(first, first + n):
                 self.unwire(i)
         elif flags == 0x21:
             for i in range(start, start + count):
@@ -534,6 +550,8 @@ def options():
     p.add_argument("--message-dma", action="store_true")
     p.add_argument("--no-reset", action="store_true")
     p.add_argument("--no-migration", action="store_true")
+    p.add_argument("--poke", action="append", default=[], metavar="REGION:OFFSET:BYTES",
+                   help="what a reset leaves there, in hexadecimal; once for each place")
     p.add_argument("--fault")
     p.add_argument("--at", type=int, default=VERSION)
     p.add_argument("--nth", type=int, default=1)

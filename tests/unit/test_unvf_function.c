@@ -489,6 +489,8 @@ static void test_fault_names(void **state)
 	assert_int_equal(f.n[FAULT_LOST_DOORBELL], 16);
 	assert_int_equal(fault_parse(&f, "disconnect@7", &d), 0);
 	assert_int_equal(f.n[FAULT_DISCONNECT], 7);
+	assert_int_equal(fault_parse(&f, "error@12", &d), 0);
+	assert_int_equal(f.n[FAULT_ERROR], 12);
 	assert_int_equal(fault_parse(&f, "disconnect@0", &d), -EINVAL);
 	assert_int_equal(fault_parse(&f, "disconnect@", NULL), -EINVAL);
 	assert_int_equal(fault_parse(&f, "disconnect@-1", NULL), -EINVAL);

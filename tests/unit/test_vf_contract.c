@@ -31,6 +31,16 @@
 
 static struct diag diag;
 
+static void raise_at_mock(void *arg, uint32_t index)
+{
+	struct vf_mock *m = arg;
+
+	if (index == VFIO_PCI_REQ_IRQ_INDEX)
+		m->vf.request(&m->vf);
+	else
+		vf_mock_lose(m, "its link has failed");
+}
+
 static void test_mock(void **state)
 {
 	struct vf_mock *m = vf_mock_new(VIRTIO_ID_NET, 3);
@@ -38,7 +48,7 @@ static void test_mock(void **state)
 
 	(void)state;
 	assert_non_null(m);
-	failed = vf_contract_run(&m->vf, "mock");
+	failed = vf_contract_run(&m->vf, &(struct vf_contract_events){ raise_at_mock, m }, "mock");
 	vf_mock_free(m);
 	assert_int_equal(failed, 0);
 }
@@ -52,18 +62,26 @@ static void test_mock_that_moves(void **state)
 	assert_non_null(m);
 	m->mig_flags = VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P | VF_MIGRATION_PRE_COPY;
 	m->mig_log = true;
-	failed = vf_contract_run(&m->vf, "mock-mig");
+	failed = vf_contract_run(&m->vf, NULL, "mock-mig");
 	vf_mock_free(m);
 	assert_int_equal(failed, 0);
 }
 
 /* --- against the independent server ---------------------------------------------------------- */
 
+static void raise_at_server(void *arg, uint32_t index)
+{
+	const struct vf_peer *peer = arg;
+
+	kill(peer->pid, index == VFIO_PCI_REQ_IRQ_INDEX ? SIGUSR1 : SIGUSR2);
+}
+
 static void over_server(const char *name, const char *const *args, bool with_loop)
 {
 	unsigned int before = vf_contract_fds(), failed;
 	struct io_thread t = { .started = false };
 	struct vf_peer peer;
+	const struct vf_contract_events events = { raise_at_server, &peer };
 	struct vf *vf;
 
 	diag.text[0] = 0;
@@ -72,7 +90,7 @@ static void over_server(const char *name, const char *const *args, bool with_loo
 	assert_true(vf_peer_start(&peer, args));
 	if (vf_user_attach(with_loop ? &t.loop : NULL, peer.sock, name, &vf, &diag))
 		fail_msg("%s", diag.text);
-	failed = vf_contract_run(vf, name);
+	failed = vf_contract_run(vf, with_loop ? &events : NULL, name);
 	vf->ops->close(vf);
 	assert_true(vf_peer_stop(&peer));
 	if (with_loop)
@@ -107,13 +125,33 @@ static void test_server_minimal(void **state)
 /* --- against unvf ---------------------------------------------------------------------------- */
 
 #define UNVF "build/unvf"
+/* Its error comes at a register access with this number: more than the other checks make. */
+#define ERROR_AT "8000"
+
+struct unvf {
+	pid_t pid;
+	struct vf *vf;
+};
+
+static void raise_at_unvf(void *arg, uint32_t index)
+{
+	const struct unvf *u = arg;
+	uint16_t v;
+
+	if (index == VFIO_PCI_REQ_IRQ_INDEX)
+		kill(u->pid, SIGUSR2);
+	else
+		while (!u->vf->ops->region_read(u->vf, VFIO_PCI_CONFIG_REGION_INDEX, 0, &v, 2))
+			;
+}
 
 static pid_t start_unvf(const char *socket, const char *image, const char *const *args)
 {
-	const char *argv[16] = { UNVF, "--socket", socket, "--type", "blk", "--image", image };
+	const char *argv[20] = { UNVF,	    "--socket", socket,	   "--type",	     "blk",
+				 "--image", image,	"--fault", "error@" ERROR_AT };
 	pid_t pid;
 
-	for (int n = 7; *args; args++)
+	for (int n = 9; *args; args++)
 		argv[n++] = *args;
 	pid = fork();
 	if (!pid) {
@@ -142,8 +180,7 @@ static void over_unvf(const char *name, const char *const *args)
 	char dir[] = "/tmp/unvmm-contract-XXXXXX", socket[64], image[64];
 	unsigned int before = vf_contract_fds(), failed = 1;
 	struct io_thread t = { .started = false };
-	struct vf *vf = NULL;
-	pid_t pid;
+	struct unvf u = { .vf = NULL };
 	int err;
 
 	if (access(UNVF, X_OK))
@@ -154,14 +191,15 @@ static void over_unvf(const char *name, const char *const *args)
 	fclose(fopen(image, "w"));
 	assert_int_equal(truncate(image, 1 << 20), 0);
 	assert_int_equal(io_thread_start(&t, "test-vf", &diag), 0);
-	pid = start_unvf(socket, image, args);
-	err = open_soon(&t.loop, socket, &vf);
+	u.pid = start_unvf(socket, image, args);
+	err = open_soon(&t.loop, socket, &u.vf);
 	if (!err) {
-		failed = vf_contract_run(vf, name);
-		vf->ops->close(vf);
+		failed = vf_contract_run(u.vf, &(struct vf_contract_events){ raise_at_unvf, &u },
+					 name);
+		u.vf->ops->close(u.vf);
 	}
-	kill(pid, SIGTERM);
-	waitpid(pid, NULL, 0);
+	kill(u.pid, SIGTERM);
+	waitpid(u.pid, NULL, 0);
 	io_thread_stop(&t);
 	unlink(socket);
 	unlink(image);
@@ -219,7 +257,7 @@ static int over_address(bool vfio, const char *address)
 		printf("not ok open - %s\n", diag.text);
 		return 1;
 	}
-	failed = vf_contract_run(vf, vf->ops->kind);
+	failed = vf_contract_run(vf, NULL, vf->ops->kind);
 	vf->ops->close(vf);
 	usleep(100000); /* the loop's thread has let go of its own descriptors by then */
 	if (vf_contract_fds() != before) {

@@ -3,6 +3,8 @@
  * test_vf_dev.c - the assigned function as a device: start, stop, reset, doorbells, changes, loss,
  * and a failure at every call to the function.
  */
+#include <endian.h>
+
 #include "vf_env.h"
 
 #include <sys/mman.h>
@@ -139,6 +141,56 @@ static void test_bus_master(void **state)
 	guest_reset(&e);
 	guest_drive(&e, e.vd->vdev.offered, 1);
 	assert_true(wait_until(&e, is_up));
+	env_end(&e);
+}
+
+struct delay {
+	struct loop_work work;
+	unsigned int ms;
+	bool done;
+};
+
+static void delay_work(struct loop_work *w)
+{
+	struct delay *y = container_of(w, struct delay, work);
+
+	usleep(y->ms * 1000);
+	__atomic_store_n(&y->done, true, __ATOMIC_RELEASE);
+}
+
+/* How long it takes a vcpu to take bus mastering away, when the vf thread is busy for so long. */
+static unsigned int master_off_takes(struct env *e, struct delay *y)
+{
+	struct timespec from, to;
+
+	y->work.fn = delay_work;
+	loop_call(e->vd->loop, &y->work);
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	guest_command(e, PCI_COMMAND_MEMORY);
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	return (unsigned int)((to.tv_sec - from.tv_sec) * 1000 +
+			      (to.tv_nsec - from.tv_nsec) / 1000000);
+}
+
+/* When the write returns there is no DMA any more; but a vcpu does not wait for ever for that. */
+static void test_bus_master_off_waits(void **state)
+{
+	struct delay soon = { .ms = 100 }, late = { .ms = 1800 };
+	struct env e;
+
+	(void)state;
+	begin(&e, VIRTIO_ID_BLOCK, 1);
+	guest_drive(&e, e.vd->vdev.offered, 1);
+	assert_true(wait_until(&e, is_up));
+	(void)master_off_takes(&e, &soon);
+	assert_int_equal(mock->status, 0);
+	assert_false(mock->pci[PCI_COMMAND] & PCI_COMMAND_MASTER);
+	guest_command(&e, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	assert_true(wait_until(&e, is_up));
+	assert_in_range(master_off_takes(&e, &late), 900, 1700);
+	assert_false(__atomic_load_n(&late.done, __ATOMIC_ACQUIRE));
+	env_barrier(&e);
+	assert_int_equal(mock->status, 0);
 	env_end(&e);
 }
 
@@ -471,6 +523,22 @@ static void test_failure_at_every_call(void **state)
 }
 
 /* A register that keeps its value: the step that found it is named, and nothing is half done. */
+/* So many that the number of the control queue behind them would wrap. */
+static void test_too_many_pairs(void **state)
+{
+	const uint16_t pairs = htole16(0x8000);
+	struct diag diag = { "" };
+	struct env e;
+
+	(void)state;
+	env_begin(&e, VIRTIO_ID_NET, 3);
+	vf_mock_config_set(mock, 8, &pairs, sizeof(pairs));
+	MOCK_SET(features, mock->features | VIRTIO_BIT(VIRTIO_NET_F_MQ));
+	assert_int_equal(env_create(&e, &diag), -EINVAL);
+	assert_non_null(strstr(diag.text, "it has 32768 pairs of queues; 32767 are possible"));
+	env_end(&e);
+}
+
 static void test_refusing_registers(void **state)
 {
 	static const uint8_t registers[] = {
@@ -552,6 +620,72 @@ static void test_page_that_kvm_keeps(void **state)
 	env_end(&e);
 }
 
+/* --- which disk it is ------------------------------------------------------------------------- */
+
+static void serial_is(const char *says, bool nameless, const char *configured, const char *want)
+{
+	struct env e;
+	struct diag d = { "" };
+
+	env_begin(&e, VIRTIO_ID_BLOCK, 1);
+	memcpy(mock->serial, says, strnlen(says, sizeof(mock->serial)));
+	mock->nameless = nameless;
+	conf_text(&e, "serial", configured);
+	if (env_create(&e, &d))
+		fail_msg("%s", d.text);
+	assert_memory_equal(e.vd->serial, want, strnlen(want, sizeof(e.vd->serial)) + !*want);
+	/* It has been reset, and the driver's start is as ever. */
+	assert_int_equal(mock->status, 0);
+	guest_drive(&e, e.vd->vdev.offered, 1);
+	assert_true(wait_until(&e, is_up));
+	env_end(&e);
+}
+
+static void test_serial(void **state)
+{
+	(void)state;
+	serial_is("lun 7", false, NULL, "lun 7");
+	serial_is("twenty bytes, no NUL", false, NULL, "twenty bytes, no NUL");
+	serial_is("\x1b[2Jlun", false, NULL, "?[2Jlun");
+	serial_is("lun 7", false, "as its owner says", "as its owner says");
+	serial_is("", false, NULL, "");
+	serial_is("", true, NULL, ""); /* no answer: that is waited for, and no more */
+}
+
+/* As between two hosts: what the guest's disk says, and what the one here does. */
+static int goes_to(const char *theirs, const char *ours, struct diag *d)
+{
+	struct env e;
+	struct vf_dev *s = calloc(1, sizeof(*s));
+	struct diag ignored = { "" };
+	int err;
+
+	env_begin(&e, VIRTIO_ID_BLOCK, 1);
+	strcpy(mock->serial, ours);
+	if (env_create(&e, &ignored))
+		fail_msg("%s", ignored.text);
+	s->config = e.vd->config;
+	memcpy(s->serial, theirs, strlen(theirs));
+	err = vf_state.validate(s, e.vd, d);
+	env_end(&e);
+	free(s);
+	return err;
+}
+
+static void test_another_disk(void **state)
+{
+	struct diag d = { "" };
+
+	(void)state;
+	assert_int_equal(goes_to("lun 7", "lun 7", &d), 0);
+	assert_int_equal(goes_to("", "lun 7", &d), 0);
+	assert_int_equal(goes_to("lun 7", "", &d), 0);
+	assert_int_equal(goes_to("lun 7", "lun 8", &d), -EINVAL);
+	assert_string_equal(
+		d.text, "the guest's disk is \"lun 7\", the one here \"lun 8\" (GET_ID); if they "
+			"are the same, say so by its serial in vfs");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -561,6 +695,7 @@ int main(void)
 		cmocka_unit_test(test_doorbell_is_mapped),
 		cmocka_unit_test(test_doorbell_by_register),
 		cmocka_unit_test(test_bus_master),
+		cmocka_unit_test(test_bus_master_off_waits),
 		cmocka_unit_test(test_rings_outside_of_memory),
 		cmocka_unit_test(test_link_goes_down),
 		cmocka_unit_test(test_config_never_holds_still),
@@ -574,8 +709,11 @@ int main(void)
 		cmocka_unit_test(test_reset_during_start),
 		cmocka_unit_test(test_bus_master_off_during_start),
 		cmocka_unit_test(test_failure_at_every_call),
+		cmocka_unit_test(test_too_many_pairs),
 		cmocka_unit_test(test_refusing_registers),
 		cmocka_unit_test(test_state),
+		cmocka_unit_test(test_serial),
+		cmocka_unit_test(test_another_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -418,6 +418,9 @@ static const struct fault at_open[] = {
 	{ "long", AT_RESET, "1", -EPROTO, "it answered DEVICE_RESET with 9000 bytes", 0 },
 	{ "error", AT_READ, "1", -EFAULT, "refuses access to the configuration space", 0 },
 	{ "disconnect", AT_FEATURE, "1", -ENODEV, CLOSED "DEVICE_FEATURE", 0 },
+	{ "disconnect", AT_IRQS, "2", -ECONNRESET, CLOSED "DEVICE_SET_IRQS", 0 },
+	{ "error", AT_IRQ, "2", 0, NULL, 0 },
+	{ "error", AT_IRQS, "1", 0, NULL, 0 },
 	{ "extra-fds", AT_VERSION, "1", 0, NULL, 0 },
 	{ "extra-fds", AT_REGION, "1", 0, NULL, 0 },
 	{ "extra-fds", AT_IRQ, "1", 0, NULL, 0 },
@@ -472,7 +475,7 @@ static int call(struct env *e, const char *at)
 	return -EINVAL;
 }
 
-/* Open has read the configuration space once, and written it once. */
+/* Open has read the configuration space once, written it once, and wired two events. */
 static const struct fault at_call[] = {
 	{ "never", AT_READ, "2", -ETIMEDOUT, "no answer to REGION_READ within 2000 ms", 2000 },
 	{ "late", AT_READ, "2", -ETIMEDOUT, "no answer to REGION_READ within 2000 ms", 2000 },
@@ -483,7 +486,7 @@ static const struct fault at_call[] = {
 	{ "wrong-size", AT_READ, "2", -EPROTO, "less than a header", 0 },
 	{ "wrong-id", AT_WRITE, "2", -EPROTO, "it answered REGION_WRITE (id ", 0 },
 	{ "wrong-cmd", AT_MAP, "1", -EPROTO, "with DMA_UNMAP", 0 },
-	{ "wrong-type", AT_IRQS, "1", -EPROTO, "unknown type", 0 },
+	{ "wrong-type", AT_IRQS, "3", -EPROTO, "unknown type", 0 },
 	{ "huge", AT_READ, "2", -EPROTO, "with 2147483631 bytes", 0 },
 	{ "disconnect", AT_READ, "2", -ECONNRESET, CLOSED "REGION_READ", 0 },
 	{ "disconnect", AT_MAP, "1", -ECONNRESET, CLOSED "DMA_MAP", 0 },
@@ -492,7 +495,7 @@ static const struct fault at_call[] = {
 	{ "error", AT_READ, "2", -EFAULT, NULL, 0 },
 	{ "error", AT_MAP, "1", -EFAULT, NULL, 0 },
 	{ "extra-fds", AT_READ, "2", 0, NULL, 0 },
-	{ "extra-fds", AT_IRQS, "1", 0, NULL, 0 },
+	{ "extra-fds", AT_IRQS, "3", 0, NULL, 0 },
 };
 
 static void test_faults_at_calls(void **state)

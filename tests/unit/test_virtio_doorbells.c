@@ -181,11 +181,18 @@ static void test_rewire_only_while_it_runs(void **state)
 	want_all(x->fv, MAPPED);
 	virtio_pci_rewire(&x->fv->vdev);
 	vd_drive(x->fv, V1);
+	/* While the vcpus stand nobody rings, and nothing is changed for that. */
+	fake_kvm.order[0] = '\0';
 	assert_int_equal(virtio_pci_quiesce(&x->fv->vdev), 0);
+	want(x->fv, 1, EVENTFD);
 	virtio_pci_rewire(&x->fv->vdev);
-	assert_int_equal(fake_kvm.nslots, 0);
+	assert_string_equal(fake_kvm.order, "");
 	virtio_pci_resume(&x->fv->vdev);
-	rings(x->fv, MAPPED);
+	assert_string_equal(fake_kvm.order, "+U");
+	assert_int_equal(ring(x->fv, 0), MAPPED);
+	assert_int_equal(ring(x->fv, 1), EVENTFD);
+	want_all(x->fv, MAPPED);
+	virtio_pci_rewire(&x->fv->vdev);
 	/* Without decode there is no place for it. */
 	vd_config_write(x->fv, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
 	virtio_pci_rewire(&x->fv->vdev);
@@ -208,7 +215,7 @@ static void test_bar_moves(void **state)
 	fake_kvm.order[0] = '\0';
 	move_bar(x, new);
 	assert_int_equal(x->t->pci.bars[VP_BAR].base, new);
-	assert_string_equal(fake_kvm.order, "---UUU+++MMM");
+	assert_string_equal(fake_kvm.order, "---UUUMMM+++");
 	assert_null(fake_kvm_slot_at(old));
 	assert_null(fake_kvm_eventfd_at(old));
 	assert_int_equal(fake_kvm.nslots, QUEUES);
@@ -239,6 +246,34 @@ static void test_decode_off(void **state)
 	rings(x->fv, MAPPED);
 	assert_int_equal(virtio_pci_reset(&x->fv->vdev), 0);
 	assert_int_equal(fake_kvm.nslots + fake_kvm.neventfds, 0);
+}
+
+/* The next driver may put the BAR elsewhere. */
+static void test_reset_while_quiesced(void **state)
+{
+	struct fixture *x = *state;
+
+	want_all(x->fv, MAPPED_OVER_EVENTFD);
+	vd_drive(x->fv, V1);
+	assert_int_equal(virtio_pci_quiesce(&x->fv->vdev), 0);
+	assert_int_equal(fake_kvm.nslots, QUEUES);
+	assert_int_equal(virtio_pci_reset(&x->fv->vdev), 0);
+	assert_int_equal(fake_kvm.nslots + fake_kvm.neventfds, 0);
+	virtio_pci_resume(&x->fv->vdev);
+	assert_int_equal(fake_kvm.nslots + fake_kvm.neventfds, 0);
+}
+
+/* A vdev that is not up at once says when it is; until then its doorbells trap. */
+static void test_late_start(void **state)
+{
+	struct fixture *x = *state;
+
+	want_all(x->fv, MAPPED);
+	x->fv->start_error = 1;
+	vd_drive(x->fv, V1);
+	rings(x->fv, TRAP);
+	virtio_pci_rewire(&x->fv->vdev);
+	rings(x->fv, MAPPED);
 }
 
 /* The vdev may let go of its pages as soon as stop() is called: they are not in KVM then. */
@@ -344,6 +379,8 @@ int main(void)
 		TEST(rewire_only_while_it_runs),
 		TEST(bar_moves),
 		TEST(decode_off),
+		TEST(reset_while_quiesced),
+		TEST(late_start),
 		TEST(slow_stop),
 		TEST(destroyed_while_mapped),
 		TEST(irq_fd),

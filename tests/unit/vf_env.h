@@ -117,6 +117,7 @@ static inline int env_create(struct env *e, struct diag *d)
 {
 	int err = vf_class.create(&e->f->vm, &e->dev, e->conf, d);
 
+	mock->queues[0].kicks = 0; /* by unvmm itself, which asks a disk which one it is */
 	e->vd = err ? NULL : e->dev.priv;
 	return err;
 }
@@ -166,7 +167,7 @@ static inline void guest_command(struct env *e, uint16_t command)
 {
 	vm_lock(&e->f->vm);
 	fake_ecam_write(&e->f->vm, e->vd->vdev.transport->pci.slot, PCI_COMMAND, 2, command);
-	vm_unlock(&e->f->vm);
+	vm_end_access(&e->f->vm);
 }
 
 static inline uint8_t guest_status(struct env *e)
