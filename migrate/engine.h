@@ -95,9 +95,11 @@ struct migration {
 	/* source.c */
 	uint64_t ping_sent, ping_number, rtt; /* ping_sent 0: none is out */
 	uint64_t last_ping, limit_until, next_nap;
+	uint64_t attended, ping_deaf;	/* ns in which nobody here could have heard an answer */
 	uint64_t rate;			/* bytes of pages per second */
 	uint64_t timed_pages, timed_ns; /* of this round, for that */
 	uint64_t stop_ns, state_ns;	/* as the last switch took, or a guess */
+	uint64_t next_throttle;		/* not before this is the guest slowed down further */
 	unsigned int slow_rounds;
 	bool forced;
 };

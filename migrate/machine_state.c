@@ -110,6 +110,14 @@ static int emit_common(const struct emit *e, struct vm *vm, struct diag *d)
 	return err ? err : emit_part(e, "chips", refs, COMMON_REFS, d);
 }
 
+/* Of what KVM keeps. */
+static int emit_kvm(const struct emit *e, struct vm *vm, struct diag *d)
+{
+	int err = emit_vcpus(e, vm, d);
+
+	return err ? err : emit_common(e, vm, d);
+}
+
 int machine_state_save(struct vm *vm,
 		       int (*emit)(void *arg, const char *id, const void *blob, size_t len,
 				   struct diag *d),
@@ -120,9 +128,20 @@ int machine_state_save(struct vm *vm,
 
 	for (const struct device *dev = vm->devices; dev && !err; dev = dev->next)
 		err = emit_part(&e, dev->id, dev->state, dev->nstate, d);
-	if (!err)
-		err = emit_vcpus(&e, vm, d);
-	return err ? err : emit_common(&e, vm, d);
+	return err ? err : emit_kvm(&e, vm, d);
+}
+
+static int forget_part(void *arg, const char *id, const void *blob, size_t len, struct diag *d)
+{
+	(void)arg, (void)id, (void)blob, (void)len, (void)d;
+	return 0;
+}
+
+int machine_rehearse_save(struct vm *vm, struct diag *d)
+{
+	const struct emit e = { .fn = forget_part };
+
+	return emit_kvm(&e, vm, d);
 }
 
 /* --- into a machine ----------------------------------------------------------------------------
@@ -239,7 +258,7 @@ static int commit_parts(struct machine_load *l, unsigned int first, unsigned int
  * The clock before the vcpus, which have KVM tell it to the guest; the chips after the local APICs,
  * to which they pass on what is pending; the devices last, whose pending interrupts need all of it.
  */
-int machine_load_commit(struct machine_load *l, struct diag *d)
+static int commit_kvm(struct machine_load *l, struct diag *d)
 {
 	struct vm *vm = l->vm;
 	unsigned int ncpus = vm->vcpus->n;
@@ -249,12 +268,41 @@ int machine_load_commit(struct machine_load *l, struct diag *d)
 		err = chips_write_clock(vm, &l->common.chips, d);
 	for (unsigned int i = 0; i < ncpus && !err; i++)
 		err = vcpu_image_load(&l->vcpus[i].image, &vm->vcpus->cpus[i], d);
-	if (!err)
-		err = chips_write(vm, &l->common.chips, d);
+	return err ? err : chips_write(vm, &l->common.chips, d);
+}
+
+int machine_load_commit(struct machine_load *l, struct diag *d)
+{
+	struct vm *vm = l->vm;
+	int err = commit_kvm(l, d);
+
 	if (!err)
 		err = commit_parts(l, 0, l->ndevices, d);
 	if (!err && l->common.pending.reboot)
 		vm_request(vm, VM_EVENT_REBOOT, 0);
+	return err;
+}
+
+static int parse_own(void *arg, const char *id, const void *blob, size_t len, struct diag *d)
+{
+	return machine_load_parse(arg, id, blob, len, d);
+}
+
+int machine_rehearse_load(struct vm *vm, struct diag *d)
+{
+	struct machine_load *l = machine_load_begin(vm);
+	const struct emit e = { .fn = parse_own, .arg = l };
+	int err = l ? 0 : diag_set(d, -ENOMEM, "out of memory for the machine's state");
+
+	/* Functions are asked for theirs when they have been stopped, and these have not begun. */
+	for (const struct device *dev = vm->devices; dev && !err; dev = dev->next)
+		if (!dev->cls->arm)
+			err = emit_part(&e, dev->id, dev->state, dev->nstate, d);
+	if (!err)
+		err = emit_kvm(&e, vm, d);
+	if (!err)
+		err = commit_kvm(l, d);
+	machine_load_free(l);
 	return err;
 }
 

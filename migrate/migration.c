@@ -476,6 +476,8 @@ static int describe(struct migration *m, struct diag *d)
 		err = machine_state_supported(vm, d);
 	if (!err)
 		err = machine_description(vm, &m->description, &m->description_len, d);
+	if (!err)
+		err = machine_rehearse_save(vm, d);
 	if (parks && vm->event == VM_EVENT_NONE)
 		vcpus_unpark(vm->vcpus);
 	vm_unlock(vm);

@@ -16,18 +16,22 @@
 #define NS_PER_S  1000000000ull
 
 #define SLICE_NS (10 * NS_PER_MS)
-/* After a round that moved less the guest is given a while to write something. */
-#define ROUND_MIN_PAGES 256u
-#define ROUND_PAUSE_NS	(20 * NS_PER_MS)
+/* Fewer pages say more about latency than about the link. */
+#define RATE_MIN_PAGES 256u
+/* What the target may have left to do with pages when a round is over; those of zeroes count. */
+#define BEHIND_MAX_PAGES 64u
+/* Between rounds whose number is of no help, because what is waited for is not RAM. */
+#define ROUND_PAUSE_NS (20 * NS_PER_MS)
 
 /* Bytes of pages per second, as long as none has been sent. */
 #define RATE_GUESS MiB(500)
 
-/* As QEMU's defaults: 20 % at first, 10 % more each time. */
-#define THROTTLE_FIRST 20u
-#define THROTTLE_STEP  10u
-#define THROTTLE_MAX   99u
-#define SLOW_ROUNDS    2u
+/* As QEMU's defaults: 20 % at first, 10 % more each time. Each gets a while to show its effect. */
+#define THROTTLE_FIRST	 20u
+#define THROTTLE_STEP	 10u
+#define THROTTLE_MAX	 99u
+#define THROTTLE_STEP_NS (100 * NS_PER_MS)
+#define SLOW_ROUNDS	 2u
 
 /* What has been written since a page was last read, by whomever. */
 int precopy_fetch(struct migration *m, struct diag *d)
@@ -116,6 +120,12 @@ int precopy_send_round(struct migration *m, struct diag *d)
 	return err;
 }
 
+/* What the guest's writing has no part in. */
+static uint64_t fixed_downtime(const struct migration *m)
+{
+	return m->stop_ns + m->state_ns + 2 * m->rtt;
+}
+
 /* The limit is not kept to at the switch, but what goes then is to be no more than it lets go. */
 static uint64_t expected_downtime(struct migration *m)
 {
@@ -123,8 +133,12 @@ static uint64_t expected_downtime(struct migration *m)
 
 	if (bandwidth && rate > bandwidth)
 		rate = bandwidth;
-	return m->stop_ns + m->state_ns + 2 * m->rtt +
-	       m->ram.npending * PAGE_SIZE_4K * 1000 / (rate / 1000000 + 1);
+	return fixed_downtime(m) + m->ram.npending * PAGE_SIZE_4K * 1000 / (rate / 1000000 + 1);
+}
+
+static uint64_t limit_ns(struct migration *m)
+{
+	return engine_params(m).downtime_ms * NS_PER_MS;
 }
 
 /* A round has been sent and the next one's pages are known. */
@@ -132,8 +146,7 @@ static void measure(struct migration *m, uint64_t start, uint64_t sent_before)
 {
 	uint64_t ns = stream_now() - start + 1, sent = m->stream.sent - sent_before, downtime;
 
-	/* A few pages say more about latency than about the link. */
-	if (m->timed_pages >= ROUND_MIN_PAGES)
+	if (m->timed_pages >= RATE_MIN_PAGES)
 		m->rate = m->timed_pages * PAGE_SIZE_4K * 1000 / (m->timed_ns / 1000000 + 1);
 	m->timed_pages = m->timed_ns = 0;
 	downtime = expected_downtime(m);
@@ -149,14 +162,14 @@ static void adapt_throttle(struct migration *m, uint64_t pages_sent)
 {
 	uint32_t percent;
 
-	if (!engine_params(m).throttle || m->ram.npending < ROUND_MIN_PAGES ||
-	    m->ram.npending * 2 < pages_sent) {
+	if (!engine_params(m).throttle || m->ram.npending * 2 < pages_sent) {
 		m->slow_rounds = 0;
 		return;
 	}
-	if (++m->slow_rounds < SLOW_ROUNDS)
+	if (++m->slow_rounds < SLOW_ROUNDS || stream_now() < m->next_throttle)
 		return;
 	m->slow_rounds = 0;
+	m->next_throttle = stream_now() + THROTTLE_STEP_NS;
 	percent = m->status.throttle ? m->status.throttle + THROTTLE_STEP : THROTTLE_FIRST;
 	pthread_mutex_lock(&m->lock);
 	m->status.throttle = percent < THROTTLE_MAX ? percent : THROTTLE_MAX;
@@ -164,37 +177,62 @@ static void adapt_throttle(struct migration *m, uint64_t pages_sent)
 	m->stream.tick_ms = 5;
 }
 
+/*
+ * Another round is to come. One that follows at once finds the less, the less there was to send:
+ * the guest had no more time than that took. It is of no use if little is left and the downtime
+ * would still be too long, or the target has other things to do.
+ */
+static int before_round(struct migration *m, uint64_t pages_sent, struct diag *d)
+{
+	bool ready = m->state == PROTO_PREPARED && fixed_downtime(m) < limit_ns(m);
+
+	if (!ready && m->ram.npending < RATE_MIN_PAGES)
+		return stream_sleep(&m->stream, ROUND_PAUSE_NS, d);
+	adapt_throttle(m, pages_sent);
+	return 0;
+}
+
 static bool fits(struct migration *m)
 {
-	return m->state == PROTO_PREPARED &&
-	       (m->forced || expected_downtime(m) <= engine_params(m).downtime_ms * NS_PER_MS);
+	return m->state == PROTO_PREPARED && (m->forced || expected_downtime(m) <= limit_ns(m));
+}
+
+static uint64_t pages_said(const struct migration *m)
+{
+	return m->ram.pages + m->ram.zero_pages;
+}
+
+/* Few bytes may say much: the target looks at each page that is said to be zero. */
+static int catch_up(struct migration *m, uint64_t *drained, struct diag *d)
+{
+	if (m->forced || pages_said(m) - *drained < BEHIND_MAX_PAGES)
+		return 0;
+	*drained = pages_said(m);
+	return source_drain(m, d);
 }
 
 /* Rounds until the rest can be sent within the downtime. */
 int precopy_run(struct migration *m, struct diag *d)
 {
+	uint64_t drained = pages_said(m);
 	int err;
 
 	do {
-		uint64_t start = stream_now(), sent = m->stream.sent, pages = m->ram.pages, moved;
+		uint64_t start = stream_now(), sent = m->stream.sent, pages = m->ram.pages;
 
 		pthread_mutex_lock(&m->lock);
 		m->status.rounds++;
 		pthread_mutex_unlock(&m->lock);
 		err = precopy_send_round(m, d);
-		if (!err && !m->forced && m->ram.pages - pages >= ROUND_MIN_PAGES)
-			err = source_drain(m, d);
+		if (!err)
+			err = catch_up(m, &drained, d);
 		if (!err)
 			err = precopy_fetch(m, d);
 		if (err)
 			return err;
-		moved = m->ram.pages - pages;
 		measure(m, start, sent);
-		if (!fits(m)) {
-			adapt_throttle(m, moved);
-			if (moved < ROUND_MIN_PAGES)
-				err = stream_sleep(&m->stream, ROUND_PAUSE_NS, d);
-		}
+		if (!fits(m))
+			err = before_round(m, m->ram.pages - pages, d);
 		if (!err)
 			err = source_attend(m, d);
 		if (!err)

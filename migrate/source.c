@@ -112,22 +112,26 @@ static int hear(struct migration *m, struct diag *d)
 /* What has come, without waiting; and a ping now and then, so that silence means something. */
 int source_attend(struct migration *m, struct diag *d)
 {
-	uint64_t now = stream_now();
+	uint64_t now = stream_now(), since = now - m->attended;
 	uint8_t payload[8];
 	int err = 0;
 
 	if (m->file)
 		return source_tick(m, d);
+	m->attended = now;
+	if (since > PING_NS) /* we slept ourselves: stream.c */
+		m->ping_deaf += since - PING_NS;
 	while (!err && stream_readable(&m->stream))
 		err = hear(m, d);
 	if (err || m->state > PROTO_PREPARED)
 		return err;
-	if (m->ping_sent && now - m->ping_sent > m->stream.silence_ms * NS_PER_MS)
+	if (m->ping_sent && now - m->ping_sent > m->stream.silence_ms * NS_PER_MS + m->ping_deaf)
 		return diag_set(d, -ETIMEDOUT, "the target answers nothing for %.3g s",
 				m->stream.silence_ms / 1000.0);
 	if (m->ping_sent || now - m->last_ping < PING_NS)
 		return 0;
 	m->ping_sent = m->last_ping = now;
+	m->ping_deaf = 0;
 	return engine_send(m, MSG_PING, payload, proto_put_number(payload, ++m->ping_number), d);
 }
 
@@ -406,6 +410,8 @@ static int move(struct migration *m, struct diag *d)
 	do {
 		engine_phase(m, MIGRATION_PRECOPY);
 		err = precopy_run(m, d);
+		if (!err) /* no answer is on its way when STATE goes */
+			err = wait_pong(m, d);
 		if (!err)
 			err = switch_over(m, d);
 	} while (err == -EAGAIN && !d->text[0]);
@@ -479,7 +485,10 @@ enum migration_phase source_run(struct migration *m, struct diag *d)
 
 	m->stream.tick = source_tick;
 	m->stream.arg = m;
+	m->attended = stream_now();
+	m->ping_deaf = 0;
 	m->ping_sent = m->last_ping = m->rtt = m->rate = m->limit_until = m->next_nap = 0;
+	m->next_throttle = 0;
 	m->timed_pages = m->timed_ns = 0;
 	m->slow_rounds = 0;
 	m->forced = false;

@@ -16,24 +16,33 @@
 #define STATE_NAME_MAX	   64
 #define STATE_DEPTH_MAX	   16 /* of nodes in a blob */
 
-/* "serial0/serial/rx_head". A longer path is cut: it is for messages only. */
+/* "serial0/serial/rx_head", made of its parts when a message needs it; a longer one is cut. */
 struct state_path {
-	char text[256];
-	size_t start[STATE_DEPTH_MAX + 4]; /* length before each part */
+	const char *part[STATE_DEPTH_MAX + 4]; /* the caller's */
 	unsigned int depth;
+	char text[256];
 };
 
 static inline void path_push(struct state_path *p, const char *name)
 {
-	size_t len = strlen(p->text);
-
-	p->start[p->depth++] = len;
-	snprintf(p->text + len, sizeof(p->text) - len, "%s%s", len ? "/" : "", name);
+	p->part[p->depth++] = name;
 }
 
 static inline void path_pop(struct state_path *p)
 {
-	p->text[p->start[--p->depth]] = '\0';
+	p->depth--;
+}
+
+static inline const char *path_text(struct state_path *p)
+{
+	size_t len = 0;
+
+	p->text[0] = '\0';
+	for (unsigned int i = 0; i < p->depth && len < sizeof(p->text) - 1; i++) {
+		snprintf(p->text + len, sizeof(p->text) - len, "%s%s", i ? "/" : "", p->part[i]);
+		len += strlen(p->text + len);
+	}
+	return p->text;
 }
 
 static inline bool field_is_struct(const struct state_field *f)
@@ -119,8 +128,8 @@ int state_match_node(const void *fdt, int *node, const struct state_ref *ref,
 void state_desc_check(const struct state_desc *desc);
 
 /*
- * True devicetree of the one version that we write, in exactly `len` bytes, not too deep: after
- * this libfdt's read functions are safe on it. -EINVAL with a sentence.
+ * True devicetree of the one version that we write, in exactly `len` bytes: after this libfdt's
+ * read functions are safe on it. -EINVAL with a sentence.
  */
 int state_blob_check(const void *blob, size_t len, struct diag *d) must_check;
 

@@ -52,15 +52,68 @@ struct state_load {
 	struct load_ref refs[];
 };
 
-/* A parse under way: the blob, and where in it we are, for messages. */
+/*
+ * A parse under way, which reads the structure block in order. libfdt would find each node's and
+ * property's successor by walking over all that is in between, checking it anew each time: ten
+ * times the work, while a guest stands still. It has checked all of the blob before, once: tags,
+ * lengths, strings, and that nodes which begin end (state_blob_check()). So the next tag is always
+ * there to be looked at, and the last, FDT_END, is one that nothing here steps over.
+ */
 struct parse {
-	const void *fdt;
+	const uint8_t *at; /* the next tag */
+	const char *strings;
 	struct state_path path;
 	bool checks_only;
 	struct diag *d;
 };
 
-#define parse_fail(p, fmt, ...) diag_set((p)->d, -EINVAL, "%s: " fmt, (p)->path.text, ##__VA_ARGS__)
+#define parse_fail(p, fmt, ...) \
+	diag_set((p)->d, -EINVAL, "%s: " fmt, path_text(&(p)->path), ##__VA_ARGS__)
+
+/* offset: of a node's beginning, as libfdt counts. */
+static void parse_from(struct parse *p, const void *fdt, int offset)
+{
+	p->at = (const uint8_t *)fdt + fdt_off_dt_struct(fdt) + offset;
+	p->strings = (const char *)fdt + fdt_off_dt_strings(fdt);
+}
+
+static uint32_t next_tag(struct parse *p)
+{
+	while (fdt32_ld((const void *)p->at) == FDT_NOP)
+		p->at += FDT_TAGSIZE;
+	return fdt32_ld((const void *)p->at);
+}
+
+static uint32_t padded(size_t len)
+{
+	return (uint32_t)align_up(len, FDT_TAGSIZE);
+}
+
+/* Steps over the beginning of a node; NULL: there is none. */
+static const char *enter_node(struct parse *p)
+{
+	const char *name;
+
+	if (next_tag(p) != FDT_BEGIN_NODE)
+		return NULL;
+	name = (const char *)p->at + FDT_TAGSIZE;
+	p->at += FDT_TAGSIZE + padded(strlen(name) + 1);
+	return name;
+}
+
+/* Steps over a property; NULL: there is none. */
+static const char *take_prop(struct parse *p, const void **val, uint32_t *len)
+{
+	const struct fdt_property *prop;
+
+	if (next_tag(p) != FDT_PROP)
+		return NULL;
+	prop = (const void *)p->at;
+	*len = fdt32_ld(&prop->len);
+	*val = prop->data;
+	p->at += sizeof(*prop) + padded(*len);
+	return p->strings + fdt32_ld(&prop->nameoff);
+}
 
 static int parse_elems(struct parse *p, const struct state_field *f, uint32_t used, const void *val,
 		       uint8_t *dst)
@@ -94,36 +147,32 @@ static int parse_check(struct parse *p, const struct state_field *f, const void 
 			  (unsigned long long)elem_get(f, a), (unsigned long long)elem_get(f, b));
 }
 
-/* The property at *prop must be `name` with `len` bytes; moves on to the next one. */
-static int parse_prop(struct parse *p, int *prop, const char *name, uint32_t len, const void **val)
+/* The next property must be `name` with `len` bytes. */
+static int parse_prop(struct parse *p, const char *name, uint32_t len, const void **val)
 {
-	const char *found;
-	int found_len;
+	uint32_t found_len;
+	const char *found = take_prop(p, val, &found_len);
 
-	if (*prop < 0)
+	if (!found)
 		return parse_fail(p, "is missing");
-	*val = fdt_getprop_by_offset(p->fdt, *prop, &found, &found_len);
-	if (!*val || strcmp(found, name) != 0)
-		return parse_fail(p, "expected here, but \"%s\" was found",
-				  *val ? found : "nothing");
+	if (strcmp(found, name) != 0)
+		return parse_fail(p, "expected here, but \"%s\" was found", found);
 #ifndef FUZZ_PLANT
-	if ((uint32_t)found_len != len)
-		return parse_fail(p, "has %d bytes instead of %u", found_len, len);
+	if (found_len != len)
+		return parse_fail(p, "has %u bytes instead of %u", found_len, len);
 #else
 	(void)len;
 #endif
-	*prop = fdt_next_property_offset(p->fdt, *prop);
 	return 0;
 }
 
-static int parse_version(struct parse *p, int *prop, const struct state_desc *desc,
-			 uint32_t *version)
+static int parse_version(struct parse *p, const struct state_desc *desc, uint32_t *version)
 {
 	const void *val;
 	int ret;
 
 	path_push(&p->path, STATE_VERSION_PROP);
-	ret = parse_prop(p, prop, STATE_VERSION_PROP, 4, &val);
+	ret = parse_prop(p, STATE_VERSION_PROP, 4, &val);
 	if (ret)
 		return ret;
 	*version = fdt32_ld(val);
@@ -134,11 +183,11 @@ static int parse_version(struct parse *p, int *prop, const struct state_desc *de
 	return 0;
 }
 
-static int parse_node(struct parse *p, int *node, const char *name, const struct state_desc *desc,
+static int parse_node(struct parse *p, const char *name, const struct state_desc *desc,
 		      uint8_t *scratch, const uint8_t *live);
 
-static int parse_field(struct parse *p, int *prop, int *child, const struct state_field *f,
-		       uint8_t *scratch, const uint8_t *live)
+static int parse_field(struct parse *p, const struct state_field *f, uint8_t *scratch,
+		       const uint8_t *live)
 {
 	uint32_t used = field_used(f, scratch);
 	char name[STATE_NAME_MAX];
@@ -154,14 +203,14 @@ static int parse_field(struct parse *p, int *prop, int *child, const struct stat
 			size_t at = f->offset + (size_t)n * f->size;
 
 			snprintf(name, sizeof(name), "%s@%x", f->name, n);
-			ret = parse_node(p, child, name, f->child, scratch + at, live + at);
+			ret = parse_node(p, name, f->child, scratch + at, live + at);
 			if (ret)
 				return ret;
 		}
 		return 0;
 	}
 	path_push(&p->path, f->name);
-	ret = parse_prop(p, prop, f->name, field_prop_len(f, used), &val);
+	ret = parse_prop(p, f->name, field_prop_len(f, used), &val);
 	if (!ret)
 		ret = parse_elems(p, f, used, val, scratch + f->offset);
 	if (!ret)
@@ -171,18 +220,25 @@ static int parse_field(struct parse *p, int *prop, int *child, const struct stat
 	return ret;
 }
 
-/* Nothing may be left in a node whose table is at its end. */
-static int parse_end(struct parse *p, int prop, int child)
+/* What no table asked for. */
+static int left_over(struct parse *p)
 {
-	const char *name = NULL;
+	const void *val;
+	uint32_t len;
+	const char *name = take_prop(p, &val, &len);
 
-	if (prop >= 0)
-		(void)fdt_getprop_by_offset(p->fdt, prop, &name, NULL);
-	else if (child >= 0)
-		name = fdt_get_name(p->fdt, child, NULL);
-	else
-		return 0;
+	if (!name)
+		name = enter_node(p);
 	return parse_fail(p, "\"%s\" is unknown, or there twice", name ? name : "?");
+}
+
+/* Nothing may be left in a node whose table is at its end; steps over that. */
+static int parse_end(struct parse *p)
+{
+	if (next_tag(p) != FDT_END_NODE)
+		return left_over(p);
+	p->at += FDT_TAGSIZE;
+	return 0;
 }
 
 static bool tells(const struct state_desc *desc)
@@ -193,52 +249,52 @@ static bool tells(const struct state_desc *desc)
 	return false;
 }
 
-/* The node at *node must be `name`; moves on to its sibling. */
-static int parse_node(struct parse *p, int *node, const char *name, const struct state_desc *desc,
+/* The next node must be `name`. */
+static int parse_node(struct parse *p, const char *name, const struct state_desc *desc,
 		      uint8_t *scratch, const uint8_t *live)
 {
-	const char *found = *node >= 0 ? fdt_get_name(p->fdt, *node, NULL) : NULL;
-	int prop, child, ret;
+	const char *found = enter_node(p);
 	uint32_t version;
+	int ret;
 
+	if (!found &&
+	    next_tag(p) == FDT_PROP) /* of the node around it, whose fields have all come */
+		return left_over(p);
 	path_push(&p->path, name);
 	if (!found)
 		return parse_fail(p, "is missing");
 	if (strcmp(found, name) != 0)
 		return parse_fail(p, "expected here, but \"%s\" was found", found);
-	prop = fdt_first_property_offset(p->fdt, *node);
-	child = fdt_first_subnode(p->fdt, *node);
-	ret = parse_version(p, &prop, desc, &version);
+	ret = parse_version(p, desc, &version);
 	for (unsigned int i = 0; !ret && i < desc->nfields; i++) {
 		const struct state_field *f = &desc->fields[i];
 
 		if (field_present(f, version, scratch) && (!p->checks_only || field_is_checked(f)))
-			ret = parse_field(p, &prop, &child, f, scratch, live);
+			ret = parse_field(p, f, scratch, live);
 		else /* so that the commit, which copies all, changes nothing */
 			memcpy(scratch + f->offset, live + f->offset, (size_t)f->size * f->count);
 	}
 	if (!ret)
-		ret = parse_end(p, prop, child);
+		ret = parse_end(p);
 	if (!ret && desc->validate && (!p->checks_only || tells(desc))) {
 		ret = desc->validate(scratch, live, p->d);
 		if (ret)
-			diag_prefix(p->d, "%s", p->path.text);
+			diag_prefix(p->d, "%s", path_text(&p->path));
 	}
 	if (ret)
 		return ret;
 	path_pop(&p->path);
-	*node = fdt_next_subnode(p->fdt, *node);
 	return 0;
 }
 
 static int parse_blob(struct parse *p, struct state_load *load)
 {
-	int prop = fdt_first_property_offset(p->fdt, 0), node = fdt_first_subnode(p->fdt, 0);
 	const void *val;
 	int ret;
 
+	(void)enter_node(p); /* the root, which has been checked to be there */
 	path_push(&p->path, STATE_DEVICE_PROP);
-	ret = parse_prop(p, &prop, STATE_DEVICE_PROP, (uint32_t)strlen(load->id) + 1, &val);
+	ret = parse_prop(p, STATE_DEVICE_PROP, (uint32_t)strlen(load->id) + 1, &val);
 	if (ret)
 		return ret;
 	if (memcmp(val, load->id, strlen(load->id) + 1) != 0)
@@ -247,40 +303,52 @@ static int parse_blob(struct parse *p, struct state_load *load)
 	for (unsigned int i = 0; !ret && i < load->n; i++) {
 		const struct state_ref *ref = load->refs[i].ref;
 
-		ret = parse_node(p, &node, ref->desc->name, ref->desc, load->refs[i].scratch,
-				 ref->obj);
+		ret = parse_node(p, ref->desc->name, ref->desc, load->refs[i].scratch, ref->obj);
 	}
-	return ret ? ret : parse_end(p, prop, node);
+	return ret ? ret : parse_end(p);
+}
+
+/* One node into scratch memory, which is forgotten. */
+static int match(struct parse *p, const struct state_ref *ref)
+{
+	uint8_t *scratch = calloc(1, ref->desc->obj_size + 1);
+	int ret;
+
+	if (!scratch)
+		return diag_set(p->d, -ENOMEM, "no memory for a state");
+	ret = parse_node(p, ref->desc->name, ref->desc, scratch, ref->obj);
+	free(scratch);
+	return ret;
 }
 
 int state_match_checks(const void *fdt, int parent, const char *path, const struct state_ref *refs,
 		       unsigned int n, struct diag *d)
 {
-	struct parse p = { .fdt = fdt, .checks_only = true, .d = d };
-	int node = fdt_first_subnode(fdt, parent), ret = 0;
+	struct parse p = { .checks_only = true, .d = d };
+	const void *val;
+	uint32_t len;
+	int ret = 0;
 
+	parse_from(&p, fdt, parent);
 	path_push(&p.path, path);
-	for (unsigned int i = 0; !ret && i < n; i++) {
-		uint8_t *scratch = calloc(1, refs[i].desc->obj_size + 1);
-
-		if (!scratch)
-			return diag_set(d, -ENOMEM, "%s: no memory for its state", path);
-		ret = parse_node(&p, &node, refs[i].desc->name, refs[i].desc, scratch, refs[i].obj);
-		free(scratch);
-	}
-	return ret ? ret : parse_end(&p, -1, node);
+	(void)enter_node(&p);
+	while (take_prop(&p, &val, &len))
+		;
+	for (unsigned int i = 0; !ret && i < n; i++)
+		ret = match(&p, &refs[i]);
+	return ret ? ret : parse_end(&p);
 }
 
 int state_match_node(const void *fdt, int *node, const struct state_ref *ref, struct diag *d)
 {
-	struct parse p = { .fdt = fdt, .d = d };
-	uint8_t *scratch = calloc(1, ref->desc->obj_size + 1);
+	struct parse p = { .d = d };
 	int ret;
 
-	if (!scratch)
-		return diag_set(d, -ENOMEM, "no memory for a state");
-	ret = parse_node(&p, node, ref->desc->name, ref->desc, scratch, ref->obj);
-	free(scratch);
+	if (*node < 0)
+		return diag_set(d, -EINVAL, "%s: is missing", ref->desc->name);
+	parse_from(&p, fdt, *node);
+	ret = match(&p, ref);
+	*node = fdt_next_subnode(fdt, *node);
 	return ret;
 }
 
@@ -288,7 +356,7 @@ int state_parse(const char *id, const void *blob, size_t len, const struct state
 		unsigned int n, struct state_load **out, struct diag *d)
 {
 	struct state_load *load = calloc(1, sizeof(*load) + n * sizeof(load->refs[0]));
-	struct parse p = { .fdt = blob, .d = d };
+	struct parse p = { .d = d };
 	int ret;
 
 	if (!load)
@@ -299,6 +367,7 @@ int state_parse(const char *id, const void *blob, size_t len, const struct state
 		diag_prefix(d, "%s", id);
 		goto fail;
 	}
+	parse_from(&p, blob, 0);
 	snprintf(load->id, sizeof(load->id), "%s", id);
 	for (load->n = 0; load->n < n; load->n++) {
 		struct load_ref *lr = &load->refs[load->n];

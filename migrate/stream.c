@@ -18,6 +18,8 @@
 
 #define NS_PER_MS 1000000ull
 #define TICK_MS	  200
+/* A wait that takes so much longer than it was to take was slept through. */
+#define ASLEEP_MS 500
 /* A peer that dribbles is not silent: a whole section may take so many silences. */
 #define SILENCES 6
 
@@ -80,6 +82,17 @@ static int tick(struct stream *s, struct diag *d)
 	return s->tick ? s->tick(s->arg, d) : 0;
 }
 
+/*
+ * When a process was stopped, or got no CPU, and perhaps all of its host with the peer: what came
+ * meanwhile, if anything, is not known yet, and the peer is given that time once more.
+ */
+static uint64_t slept_through(uint64_t since, uint64_t ms)
+{
+	uint64_t took = stream_now() - since;
+
+	return took > (ms + ASLEEP_MS) * NS_PER_MS ? took - ms * NS_PER_MS : 0;
+}
+
 /* 0: one of the events is there; -ETIMEDOUT without a sentence; or what tick() said. */
 static int wait_for(struct stream *s, short events, uint64_t until, struct diag *d)
 {
@@ -96,6 +109,7 @@ static int wait_for(struct stream *s, short events, uint64_t until, struct diag 
 		n = poll(p, ARRAY_SIZE(p), (int)ms);
 		if (n < 0 && errno != EINTR)
 			return diag_errno(d, -errno, "cannot wait for %s", s->peer);
+		until += slept_through(now, ms);
 		if (n > 0 && p[0].revents)
 			return 0;
 		if (n > 0 && p[1].revents) { /* tick() looks why */

@@ -28,6 +28,10 @@ static void prepare_work(struct loop_work *w)
 
 	for (struct device *dev = m->vm->devices; dev && !err; dev = dev->next)
 		err = dev->cls->prepare ? dev->cls->prepare(dev, &d) : 0;
+	vm_lock(m->vm);
+	if (!err && !m->file) /* nobody waits less for a guest out of a file */
+		err = machine_rehearse_load(m->vm, &d);
+	vm_unlock(m->vm);
 	pthread_mutex_lock(&m->lock);
 	m->prepared = true;
 	m->prepare_err = err;
@@ -166,7 +170,7 @@ static int receive_part(struct migration *m, struct diag *d)
 }
 
 /* All parts are parsed before the first is committed. */
-static int main_load(struct migration *m, struct diag *d)
+static int load_parts(struct migration *m, struct diag *d)
 {
 	struct machine_load *l;
 	int err = 0;
@@ -192,12 +196,25 @@ static int main_load(struct migration *m, struct diag *d)
 }
 
 /* Functions take their queues over, empty: what could go wrong goes wrong now. */
-static int main_arm(struct migration *m, struct diag *d)
+static int arm(struct migration *m, struct diag *d)
 {
 	int err = 0;
 
 	for (struct device *dev = m->vm->devices; dev && !err; dev = dev->next)
 		err = dev->cls->arm ? dev->cls->arm(dev, d) : 0;
+	return err;
+}
+
+static int main_load(struct migration *m, struct diag *d)
+{
+	uint64_t start;
+	int err = load_parts(m, d);
+
+	if (err)
+		return err;
+	start = stream_now();
+	err = arm(m, d);
+	m->downtime.arm = stream_now() - start;
 	return err;
 }
 
@@ -217,7 +234,7 @@ static int end_of_ram(struct migration *m, struct diag *d)
 
 static int load(struct migration *m, struct diag *d)
 {
-	uint64_t start = stream_now(), loaded, hash;
+	uint64_t start = stream_now(), hash;
 	uint8_t payload[16];
 	int err = proto_get_state_end(&m->section, &m->end, d);
 
@@ -235,13 +252,9 @@ static int load(struct migration *m, struct diag *d)
 				" instead of %016" PRIx64,
 				hash, m->end.ram_hash);
 	err = engine_call(m, main_load, d);
-	loaded = stream_now();
-	if (!err)
-		err = engine_call(m, main_arm, d);
 	if (err)
 		return err;
-	m->downtime.target_load = loaded - start;
-	m->downtime.arm = stream_now() - loaded;
+	m->downtime.target_load = stream_now() - start - m->downtime.arm;
 	return engine_send(m, MSG_READY, payload,
 			   proto_put_ready(payload, m->downtime.target_load, m->downtime.arm), d);
 }

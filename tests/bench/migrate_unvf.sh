@@ -111,6 +111,46 @@ record_pause() {
 	done
 }
 
+# record_client WAY-KIND PAIR FROM TO: the longest time between two completions around a move, by the guest's
+# clock, and by how much the parts of the longer pause miss it. It says both five times a second.
+record_client() {
+	local id=migrate-unvf-$1 seen pause
+	sleep 0.5
+	seen=$(awk -v from="$3" -v to=$(($4 + 400000)) '$2 == "io" && $1 > from && $1 <= to && $5 > most {most = $5}
+		END {print most / 1000}' "$UNVF_DIR/lines")
+	pause=$({ pause_parts entry | awk '{sum += $2} END {print sum + 0}' && pause_parts downtime |
+		awk '{sum += $2} END {print sum + 0}'; } | sort -g | tail -n 1)
+	if [ "$2" = 1 ]; then
+		describe_pause "$id-client" "$1, longest time without a completion, by the guest's clock"
+		describe_pause "$id-sum" "$1, difference of that and the sum of the parts of the longer pause, by the first" ""
+		record goal "$id-sum" value 0.05
+	fi
+	record sample "$id-client" unvmm "$2" "$seen"
+	record sample "$id-sum" unvmm "$2" "$(awk -v a="$seen" -v b="$pause" 'BEGIN {print (a > b ? a - b : b - a) / (a > 0 ? a : 1)}')"
+}
+
+# unvf_left: of each queue at b, the completions until it is direct, or "-".
+unvf_left() {
+	UNVMM_RUNTIME_DIR=$UNVF_DIR/b "$UNVMM" info --json web | tr -d ' \n"' |
+		sed -n 's/.*completions-to-direct:\[\([^]]*\)\].*/\1/p' | tr , '\n'
+}
+
+# record_direct KIND PAIR: how many completions the queues were away from bare metal after a move, at the
+# most; and they get there.
+record_direct() {
+	local id=migrate-unvf-$1-direct most end=$((SECONDS + 60))
+	most=$(unvf_left | grep -v '^-' | sort -n | tail -n 1) || true
+	while unvf_left | grep -qv '^-'; do
+		[ $SECONDS -lt $end ] || fail "the queues of a $1 are not direct again after 60 s: $(unvf_left | tr '\n' ' ')"
+		sleep 0.1
+	done
+	if [ "$2" = 1 ]; then
+		describe_pause "$id" "completions until each queue of a busy $1 is direct again, at the most" ""
+		record goal "$id" value-all 65536
+	fi
+	record sample "$id" unvmm "$2" "${most:-0}"
+}
+
 # unvf_rates: RATE is the completions per second while pages go, by those before. Whether the guest writes little
 # enough does not matter: it is moved when the time is over.
 unvf_rates() {
@@ -124,7 +164,7 @@ unvf_rates() {
 }
 
 migrate_unvf() {
-	local way kind pair min id
+	local way kind pair min id from to
 	if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
 		record note migrate "no usable /dev/kvm on this machine: functions of unvf are not moved"
 		return 0
@@ -135,14 +175,18 @@ migrate_unvf() {
 	mkdir -m 700 "$UNVF_DIR/a" "$UNVF_DIR/b"
 	truncate -s 8M "$UNVF_DIR/image"
 	for way in relay log; do
-		UNVF_OPTIONS=() min=0.8
+		UNVF_OPTIONS=(--ring-reset) min=0.8
 		[ "$way" = relay ] || UNVF_OPTIONS=(--dirty-log --state) min=0.95
 		for kind in disk card; do
 			for pair in $(seq "$PAIRS"); do
 				unvf_pair "$kind"
+				from=$(now_us)
 				unvf_move
+				to=$(now_us)
 				record_pause "$way-$kind" switch "$pair"
 				record_pause "$way-$kind" entry "$pair"
+				[ "$way" = log ] || [ "$pair" -gt 2 ] || record_direct "$kind" "$pair"
+				record_client "$way-$kind" "$pair" "$from" "$to"
 				unvf_stop
 			done
 			for pair in $(seq $((PAIRS / 2 + 1))); do

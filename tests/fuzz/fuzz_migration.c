@@ -18,11 +18,11 @@
 #include <unistd.h>
 
 #include <unvmm/device.h>
-#include <unvmm/machine_state.h>
 #include <unvmm/migration.h>
 #include <unvmm/vm.h>
 
 #include "crc32c.h"
+#include "fake_machine.h"
 #include "proto.h"
 #include "ram.h"
 
@@ -34,76 +34,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* --- the machine that it is to come into ------------------------------------------------------ */
 
-struct machine_load {
-	unsigned int parts;
-};
-
-int machine_state_supported(struct vm *vm, struct diag *d)
-{
-	(void)vm;
-	(void)d;
-	return 0;
-}
-
-int machine_state_save(struct vm *vm,
-		       int (*emit)(void *arg, const char *id, const void *blob, size_t len,
-				   struct diag *d),
-		       void *arg, struct diag *d)
-{
-	(void)vm;
-	return emit(arg, "cpu0", "", 1, d);
-}
-
-struct machine_load *machine_load_begin(struct vm *vm)
-{
-	(void)vm;
-	return calloc(1, sizeof(struct machine_load));
-}
-
 /* Reads all of it, so that the sanitizer sees what is not there. */
-int machine_load_parse(struct machine_load *l, const char *id, const void *blob, size_t len,
-		       struct diag *d)
+static int parse_part(const char *id, const void *blob, size_t len, struct diag *d)
 {
 	const uint8_t *p = blob;
 	uint8_t sum = (uint8_t)strlen(id);
 
 	for (size_t i = 0; i < len; i++)
 		sum ^= p[i];
-	l->parts++;
 	return sum == 0x5a ? diag_set(d, -EINVAL, "%s: refused", id) : 0;
 }
 
-int machine_load_complete(struct machine_load *l, struct diag *d)
+static int check_description(const void *description, size_t len, struct diag *d)
 {
-	return l->parts ? 0 : diag_set(d, -EINVAL, "nothing came");
+	return len && *(const uint8_t *)description == 'X' ? diag_set(d, -EINVAL, "another machine")
+							   : 0;
 }
 
-int machine_load_commit(struct machine_load *l, struct diag *d)
-{
-	(void)l;
-	(void)d;
-	return 0;
-}
-
-void machine_load_free(struct machine_load *l)
-{
-	free(l);
-}
-
-int machine_description(struct vm *vm, void **blob, size_t *len, struct diag *d)
-{
-	(void)vm;
-	(void)d;
-	*len = 1;
-	*blob = calloc(1, 1);
-	return *blob ? 0 : -ENOMEM;
-}
-
-int machine_description_check(struct vm *vm, const void *blob, size_t len, struct diag *d)
-{
-	(void)vm;
-	return len && *(const uint8_t *)blob == 'X' ? diag_set(d, -EINVAL, "another machine") : 0;
-}
+static const struct fake_machine fake_machine = { .state = "-",
+						  .parse = parse_part,
+						  .check = check_description };
 
 /* A device with bytes of its own: it reads all of them. */
 static void opaque_put(struct device *dev, const void *data, size_t len)

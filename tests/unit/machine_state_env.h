@@ -24,6 +24,7 @@
 
 #include "fake_kvm.h"
 #include "fake_vm.h"
+#include "ram.h"
 
 #define CPUS	  2
 #define MOVES	  100
@@ -430,6 +431,23 @@ static inline void copy_ram(struct box *to, const struct box *from)
 		       from->f->vm.mem.regions[i].size);
 }
 
+/* As before every migration; nothing may come of it, in RAM neither. */
+static inline void rehearse(struct box *from, struct box *to)
+{
+	uint64_t hash = ram_hash(&to->f->vm.mem);
+	struct diag d = { 0 };
+
+	vm_lock(&from->f->vm);
+	if (machine_rehearse_save(&from->f->vm, &d))
+		fail_msg("%s", d.text);
+	vm_unlock(&from->f->vm);
+	vm_lock(&to->f->vm);
+	if (machine_rehearse_load(&to->f->vm, &d))
+		fail_msg("%s", d.text);
+	vm_unlock(&to->f->vm);
+	assert_true(ram_hash(&to->f->vm.mem) == hash);
+}
+
 /* Returns the other machine, parked. */
 static inline struct box *move(struct box *b)
 {
@@ -444,6 +462,7 @@ static inline struct box *move(struct box *b)
 	    machine_description_check(&to->f->vm, blob, len, &d))
 		fail_msg("%s", d.text);
 	free(blob);
+	rehearse(b, to);
 	save(b, &ps);
 	copy_ram(to, b);
 	load(to, &ps);

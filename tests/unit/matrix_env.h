@@ -28,10 +28,10 @@
 
 #include <unvmm/device.h>
 #include <unvmm/log.h>
-#include <unvmm/machine_state.h>
 #include <unvmm/migration.h>
 #include <unvmm/vm.h>
 
+#include "fake_machine.h"
 #include "proto.h"
 #include "ram.h"
 
@@ -70,74 +70,29 @@ static inline uint64_t now_ms(void)
 /* --- a machine without vcpus -------------------------------------------------------------------
  */
 
-struct machine_load {
-	unsigned int parts;
-};
-
-int machine_state_supported(struct vm *vm, struct diag *d)
+static int parse_part(const char *id, const void *blob, size_t len, struct diag *d)
 {
-	(void)vm;
-	(void)d;
-	return 0;
-}
-
-int machine_state_save(struct vm *vm,
-		       int (*emit)(void *arg, const char *id, const void *blob, size_t len,
-				   struct diag *d),
-		       void *arg, struct diag *d)
-{
-	int err = emit(arg, "cpu0", "state", 5, d);
-
-	(void)vm;
-	return err ? err : emit(arg, "cpu1", "state", 5, d);
-}
-
-struct machine_load *machine_load_begin(struct vm *vm)
-{
-	(void)vm;
-	return calloc(1, sizeof(struct machine_load));
-}
-
-int machine_load_parse(struct machine_load *l, const char *id, const void *blob, size_t len,
-		       struct diag *d)
-{
-	l->parts++;
 	return len == 5 && !memcmp(blob, "state", 5) ? 0 : diag_set(d, -EINVAL, "%s: bad", id);
 }
 
-int machine_load_complete(struct machine_load *l, struct diag *d)
+static int commit_parts(struct diag *d)
 {
-	return l->parts == 2 ? 0 : diag_set(d, -EINVAL, "%u parts", l->parts);
-}
-
-int machine_load_commit(struct machine_load *l, struct diag *d)
-{
-	(void)l;
 	return sh->fail_load ? diag_set(d, -EIO, "the state is not taken") : 0;
 }
 
-void machine_load_free(struct machine_load *l)
+static int check_description(const void *description, size_t len, struct diag *d)
 {
-	free(l);
-}
-
-int machine_description(struct vm *vm, void **blob, size_t *len, struct diag *d)
-{
-	(void)vm;
-	(void)d;
-	*len = 8;
-	*blob = calloc(1, 8);
-	return *blob ? 0 : -ENOMEM;
-}
-
-int machine_description_check(struct vm *vm, const void *blob, size_t len, struct diag *d)
-{
-	(void)vm;
-	(void)blob;
+	(void)description;
 	(void)len;
 	checked = true;
 	return sh->refuse ? diag_set(d, -ENOTSUP, "no such guest here") : 0;
 }
+
+static const struct fake_machine fake_machine = { .parts = 2,
+						  .state = "state",
+						  .parse = parse_part,
+						  .commit = commit_parts,
+						  .check = check_description };
 
 /* A disk that both reach: its lock, as the kernel keeps it, and opaque bytes. */
 static inline int disk_claim(struct device *dev, bool take, struct diag *d)
@@ -240,6 +195,8 @@ static inline void run_side(enum side side, int fd)
 	migration_params_init(&p);
 	p.peer_timeout_ms = sh->silence_ms;
 	p.bandwidth = sh->bandwidth;
+	if (sh->bandwidth) /* it is to be cancelled before the switch */
+		p.downtime_ms = 1;
 	if (vm_init(&vm, &config, &d) || gmem_create(&vm.mem, RAM_SIZE, GMEM_PRIVATE, &d))
 		abort();
 	vm.kvm.vm_fd = -1;

@@ -10,11 +10,13 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "crc32c.h"
@@ -320,6 +322,48 @@ static int stop_after(void *arg, struct diag *d)
 	return (*left)-- > 0 ? 0 : diag_set(d, -ECANCELED, "enough");
 }
 
+#define PATIENCE_MS 800
+#define ASLEEP_MS   1200
+
+/* Exit status 0: the section came. */
+static int await_section(int fd)
+{
+	struct diag d = { 0 };
+	struct section sec;
+	struct stream s;
+
+	open_stream(&s, fd);
+	s.silence_ms = PATIENCE_MS;
+	return stream_recv(&s, &sec, &d) ? 1 : 0;
+}
+
+/* Who was stopped for longer than the peer may be silent gives it the time to be heard. */
+static void test_own_sleep_is_no_silence(void **state)
+{
+	struct diag d = { 0 };
+	struct stream s;
+	int pair[2], status;
+	pid_t child;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	child = fork();
+	if (!child)
+		_exit(await_section(pair[1]));
+	usleep(50000);
+	assert_int_equal(kill(child, SIGSTOP), 0);
+	usleep(ASLEEP_MS * 1000);
+	assert_int_equal(kill(child, SIGCONT), 0);
+	usleep(50000);
+	open_stream(&s, pair[0]);
+	assert_int_equal(stream_send(&s, 1, "hello", 5, &d), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	stream_fini(&s);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static void test_waits_can_be_ended(void **state)
 {
 	struct diag d = { 0 };
@@ -420,6 +464,7 @@ int main(void)
 		cmocka_unit_test(test_sections_are_numbered),
 		cmocka_unit_test(test_lengths_have_caps),
 		cmocka_unit_test(test_silence_ends),
+		cmocka_unit_test(test_own_sleep_is_no_silence),
 		cmocka_unit_test(test_waits_can_be_ended),
 		cmocka_unit_test(test_closed_peer),
 		cmocka_unit_test(test_files_and_pipes),

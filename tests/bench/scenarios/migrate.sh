@@ -73,9 +73,10 @@ unvmm_resume() { unvmm_at resume; }
 unvmm_target() {
 	local there=b
 	[ "${AT[unvmm]}" = a ] || there=a
+	: >"$TESTBED_SCRATCH/unvmm-$there.err" # not what the last one there said
 	UNVMM_RECEIVE=("$UNVMM" receive --listen "127.0.0.1:$PORT" --insecure "${MACHINE[@]}")
 	UNVMM_RUNTIME_DIR=$TESTBED_SCRATCH/$there "${UNVMM_RECEIVE[@]}" <&"${FDS[unvmm]}" \
-		>>"$TESTBED_SCRATCH/unvmm.out" 2>"$TESTBED_SCRATCH/unvmm-$there.err" &
+		>>"$TESTBED_SCRATCH/unvmm.out" 2>>"$TESTBED_SCRATCH/unvmm-$there.err" &
 	TARGET=$!
 	NEXT=$there
 	for _ in {1..200}; do
