@@ -94,14 +94,15 @@ int vf_events_open(struct vf_events **events, struct vf *vf, struct loop *loop,
 				 .error_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 				 .request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	pthread_mutex_init(&e->lock, NULL);
-	err = e->error_fd < 0 || e->request_fd < 0 ? -errno : 0;
-	if (!err)
+	if (e->error_fd < 0 || e->request_fd < 0)
+		err = diag_errno(d, -errno, "%s: eventfd", vf->name);
+	else
 		err = ops->wire(vf, VFIO_PCI_ERR_IRQ_INDEX, e->error_fd, d);
 	if (!err)
 		err = ops->wire(vf, VFIO_PCI_REQ_IRQ_INDEX, e->request_fd, d);
 	if (err) {
 		free_events(e);
-		return diag_errno(d, err, "%s: eventfd", vf->name);
+		return err;
 	}
 	*events = e;
 	loop_call(loop, &e->attach);

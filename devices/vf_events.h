@@ -12,7 +12,9 @@
 struct vf_events;
 
 struct vf_events_ops {
-	/* Binds an interrupt index to an eventfd. An event that the function has not is no error.
+	/*
+	 * Binds an interrupt index to an eventfd. An event that the function has not is no error;
+	 * an error has its sentence.
 	 */
 	int (*wire)(struct vf *vf, uint32_t index, int fd, struct diag *d);
 	/* Makes the function lost, for this reason. */

@@ -75,16 +75,6 @@ static int parse_count(const char *text, unsigned int *n, struct diag *d)
 	return 0;
 }
 
-static int parse_time(const struct options_time *t, unsigned int *ms, struct diag *d)
-{
-	uint64_t v;
-	int err = options_time(t, optarg, &v, d);
-
-	if (!err)
-		*ms = (unsigned int)v;
-	return err;
-}
-
 static int take_switch(struct cmd_args *a, int opt, struct diag *d)
 {
 	static const struct options_time timeout = { .name = "timeout",
@@ -103,14 +93,14 @@ static int take_switch(struct cmd_args *a, int opt, struct diag *d)
 		a->dead = true;
 		return 0;
 	case OPT_TIMEOUT:
-		return parse_time(&timeout, &a->timeout_ms, d);
+		return options_short_time(&timeout, optarg, &a->timeout_ms, d);
 	case 'b':
 		a->batch = true;
 		return 0;
 	case 'n':
 		return parse_count(optarg, &a->count, d);
 	default: /* 'd' */
-		return parse_time(&delay, &a->delay_ms, d);
+		return options_short_time(&delay, optarg, &a->delay_ms, d);
 	}
 }
 

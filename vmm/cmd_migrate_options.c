@@ -56,17 +56,6 @@ static void usage(void)
 	     "guest or no connection, 3 it stands still here and may run there");
 }
 
-static int parse_time(const struct options_time *t, const char *text, unsigned int *ms,
-		      struct diag *d)
-{
-	uint64_t v;
-	int err = options_time(t, text, &v, d);
-
-	if (!err)
-		*ms = (unsigned int)v;
-	return err;
-}
-
 static int bad_value(const char *name, const char *value, const char *right, struct diag *d)
 {
 	return diag_set(d, -EINVAL, "--%s %.60s: it must be %s", name, value, right);
@@ -84,13 +73,13 @@ static int take_option(struct migrate_options *o, int opt, const char *arg, stru
 		o->to = arg;
 		return 0;
 	case OPT_DOWNTIME:
-		return parse_time(&downtime, arg, &o->downtime_ms, d);
+		return options_short_time(&downtime, arg, &o->downtime_ms, d);
 	case OPT_BANDWIDTH:
 		return !config_parse_size(arg, &o->bandwidth) && o->bandwidth
 			       ? 0
 			       : bad_value("bandwidth", arg, "bytes per second, as in 100M", d);
 	case OPT_TIMEOUT:
-		return parse_time(&timeout, arg, &o->timeout_ms, d);
+		return options_short_time(&timeout, arg, &o->timeout_ms, d);
 	case OPT_ON_TIMEOUT:
 		o->force = !strcmp(arg, "force");
 		return o->force || !strcmp(arg, "cancel")

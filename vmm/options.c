@@ -45,3 +45,14 @@ int options_time(const struct options_time *t, const char *text, uint64_t *ms, s
 		*ms = 1; /* 0 may mean no limit */
 	return 0;
 }
+
+int options_short_time(const struct options_time *t, const char *text, unsigned int *ms,
+		       struct diag *d)
+{
+	uint64_t v;
+	int err = options_time(t, text, &v, d);
+
+	if (!err)
+		*ms = (unsigned int)v;
+	return err;
+}

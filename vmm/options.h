@@ -27,5 +27,8 @@ struct options_time {
 /* text in *ms; what is above 0 gives at least 1. -EINVAL with a sentence. */
 int options_time(const struct options_time *t, const char *text, uint64_t *ms,
 		 struct diag *d) must_check;
+/* The same, of a switch whose max fits. */
+int options_short_time(const struct options_time *t, const char *text, unsigned int *ms,
+		       struct diag *d) must_check;
 
 #endif
