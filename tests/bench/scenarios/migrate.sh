@@ -4,7 +4,8 @@
 # testbed over TCP on the loopback: how long it stands still as its VMM says and as a client of its
 # disk sees it by the host's clock, how long the move takes, how much goes over the wire. unvmm and
 # QEMU in turn, the other one's guest paused meanwhile, for two limits of the downtime. Before that,
-# on this machine's /dev/kvm, micro-guests with functions of unvf (migrate_unvf.sh).
+# on this machine's /dev/kvm, micro-guests with functions of unvf (migrate_unvf.sh); and in the same turns a
+# third guest, whose disk is an assigned function (migrate_vf.sh).
 . "$(dirname "$0")/../lib.sh"
 
 # Six are the fewest whose interval is one of 95 %, and a move costs six seconds.
@@ -25,8 +26,9 @@ if [ -z "${TESTBED_OUTPUT-}" ]; then
 fi
 need_qemu
 [ -x build/bench/io_watch ] || fail "there is no build/bench/io_watch: make build/bench/io_watch"
-enter_testbed --cpus 2 --mem 3G
+enter_testbed --cpus 2 --mem 4G --vf blk,serial=load --vf blk,serial=load
 . "$BENCH_DIR/guests.sh"
+. "$BENCH_DIR/migrate_vf.sh"
 
 MEM=512M
 LIMITS=(20 300)
@@ -66,24 +68,30 @@ unvmm_start() {
 	guest_start unvmm env "UNVMM_RUNTIME_DIR=$TESTBED_SCRATCH/a" "${UNVMM_RUN[@]}"
 }
 
-unvmm_pause() { unvmm_at pause; }
-unvmm_resume() { unvmm_at resume; }
+unvmm_pause() { unvmm_at pause web; }
+unvmm_resume() { unvmm_at resume web; }
 
 # unvmm_target: a process that waits for the guest, in TARGET.
 unvmm_target() {
 	local there=b
 	[ "${AT[unvmm]}" = a ] || there=a
-	: >"$TESTBED_SCRATCH/unvmm-$there.err" # not what the last one there said
 	UNVMM_RECEIVE=("$UNVMM" receive --listen "127.0.0.1:$PORT" --insecure "${MACHINE[@]}")
-	UNVMM_RUNTIME_DIR=$TESTBED_SCRATCH/$there "${UNVMM_RECEIVE[@]}" <&"${FDS[unvmm]}" \
-		>>"$TESTBED_SCRATCH/unvmm.out" 2>>"$TESTBED_SCRATCH/unvmm-$there.err" &
+	receive_at "$there" unvmm "${UNVMM_RECEIVE[@]}"
+}
+
+# receive_at a|b SIDE COMMAND...: starts it, until it waits; TARGET is its process, NEXT where it is.
+receive_at() {
+	local there=$1 side=$2 said=$TESTBED_SCRATCH/$2-$1.err
+	shift 2
+	: >"$said" # not what the last one there said
+	UNVMM_RUNTIME_DIR=$TESTBED_SCRATCH/$there "$@" <&"${FDS[$side]}" >>"$TESTBED_SCRATCH/$side.out" 2>>"$said" &
 	TARGET=$!
 	NEXT=$there
 	for _ in {1..200}; do
-		! grep -q "waiting for the guest" "$TESTBED_SCRATCH/unvmm-$there.err" || return 0
+		! grep -q "waiting for the guest" "$said" || return 0
 		sleep 0.1
 	done
-	fail "unvmm receive: $(cat "$TESTBED_SCRATCH/unvmm-$there.err")"
+	fail "unvmm receive: $(cat "$said")"
 }
 
 # unvmm_move LIMIT: RESULT is the last answer of query-migrate.
@@ -292,10 +300,12 @@ choose() {
 }
 
 [ -z "${BENCH_QUICK-}" ] || LIMITS=(20)
+VF_LIMIT=${LIMITS[-1]}
 record figure migrate "" "option sets of QEMU"
 choose
 start peer
 start unvmm
+start vf
 for pair in $(seq "$PAIRS"); do
 	for limit in "${LIMITS[@]}"; do
 		for side in unvmm peer; do
@@ -303,4 +313,6 @@ for pair in $(seq "$PAIRS"); do
 			record_move "$side" "$limit" "$pair"
 		done
 	done
+	PEER_DOWN=$DOWN PEER_SEEN=$SEEN
+	vf_turn "$pair"
 done

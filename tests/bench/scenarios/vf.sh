@@ -24,7 +24,7 @@ MS=1000
 EMULATED_RUNS=2
 DEPTHS=(1 4 16 32)
 SWEEP_QUEUES=(1 2)
-SWEEP_ROUNDS=(0 2 1) # by the number of queues
+SWEEP_ROUNDS=(0 1 1) # by the number of queues
 SWEEP_MS=600
 [ -z "${BENCH_QUICK-}" ] || { CASES=(randread:16) IOS_COUNTED=1000 MS=500 EMULATED_RUNS=1
 	DEPTHS=(1 16) SWEEP_QUEUES=(1) SWEEP_ROUNDS=(0 1) SWEEP_MS=500; }
@@ -118,7 +118,7 @@ compare() {
 	figure "$id-iops" IOPS "rate, $title" ratio-reach 1
 	figure "$id-user" exits "to user space over at least $IOS_COUNTED I/Os, less those of as long an idle time: $title" value-all 0
 	figure "$id-switches" switches "of threads that are no vcpus, over these I/Os: $title" value-all 0
-	figure "$id-kvm" exits/IO "all KVM exits: $title" ratio 1
+	figure "$id-kvm" exits/IO "all KVM exits but the console's: $title" ratio 1
 	figure "$id-cpu" us/IO "host CPU, all threads, without guest time: $title" ratio 1
 	for emulated in "${EMULATED[@]}"; do
 		figure "$id-cpu-$emulated" us/IO "host CPU: the function, and the disk that ${emulated/#emulated/unvmm-emulated} is: $title" ratio 0.6

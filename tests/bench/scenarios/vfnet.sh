@@ -75,7 +75,7 @@ counted() {
 describe() {
 	local id=vfnet-$1 emulated
 	figure "$id-rate" "$2" "$TITLE" "$4" 1
-	figure "$id-kvm" "exits/$3" "all KVM exits: $TITLE" ratio 1
+	figure "$id-kvm" "exits/$3" "all KVM exits but the console's: $TITLE" ratio 1
 	figure "$id-cpu" "us/$3" "host CPU, all threads, without guest time: $TITLE" ratio 1
 	for emulated in "${EMULATED[@]}"; do
 		figure "$id-cpu-$emulated" "us/$3" "host CPU: the function, and the card that ${emulated/#emulated/unvmm-emulated} is: $TITLE" ratio 0.6
