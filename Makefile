@@ -125,7 +125,8 @@ $(B)/tests/%: tests/unit/%.c $(TESTLIB_OBJ) $(B)/libunvmm.a
 	$(Q)$(CC) $(CPPFLAGS) -Itests/lib -Ivmm -Idevices -Imigrate $(TEST_CFLAGS) $(LDFLAGS) $(WRAP) -o $@ $< \
 		$(TESTLIB_OBJ) $(B)/libunvmm.a -lcmocka $(LIBS)
 # unvf's tests link its archive first, and of the shared test code only what stands in for nothing.
-UNVF_TESTLIB := $(B)/tests/lib/vq_driver.o $(B)/tests/lib/unvf_client.o $(B)/tests/lib/state_check.o
+UNVF_TESTLIB := $(B)/tests/lib/vq_driver.o $(B)/tests/lib/unvf_client.o \
+	$(B)/tests/lib/state_check.o $(B)/tests/lib/state_equal.o
 $(B)/tests/test_unvf%: tests/unit/test_unvf%.c $(UNVF_TESTLIB) $(B)/libunvf.a $(B)/libunvmm.a
 	@mkdir -p $(@D)
 	$(call say,LD)

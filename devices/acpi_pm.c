@@ -135,7 +135,13 @@ static int acpi_pm_reset(struct device *dev, struct diag *d)
 	return 0;
 }
 
-static void acpi_pm_power_button(struct vm *vm);
+static void acpi_pm_power_button(void *arg)
+{
+	struct acpi_pm *pm = arg;
+
+	pm->sts |= PM1_PWRBTN;
+	acpi_pm_update_sci(pm);
+}
 
 static int acpi_pm_create(struct vm *vm, struct device *dev, const void *conf, struct diag *d)
 {
@@ -156,6 +162,7 @@ static int acpi_pm_create(struct vm *vm, struct device *dev, const void *conf, s
 	dev->state = &ad->state;
 	dev->nstate = 1;
 	vm->power_button = acpi_pm_power_button;
+	vm->power_button_arg = &ad->pm;
 	return 0;
 }
 
@@ -175,18 +182,3 @@ const struct device_class acpi_pm_class = {
 	.reset = acpi_pm_reset,
 	.destroy = acpi_pm_destroy,
 };
-
-/* The hook is given the vm only: the device is the one of this class, in every machine once. */
-static void acpi_pm_power_button(struct vm *vm)
-{
-	struct device *dev = vm->devices;
-	struct acpi_pm_dev *ad;
-
-	while (dev && dev->cls != &acpi_pm_class)
-		dev = dev->next;
-	if (!dev)
-		return;
-	ad = dev->priv;
-	ad->pm.sts |= PM1_PWRBTN;
-	acpi_pm_update_sci(&ad->pm);
-}

@@ -33,7 +33,8 @@ static void pvpanic_write(void *dev, uint64_t offset, unsigned int len, uint64_t
 
 	(void)offset;
 	(void)len;
-	/* With a crash kernel loaded the guest deals with its panic itself and must go on running.
+	/*
+	 * With a crash kernel loaded the guest deals with its panic itself and must go on running.
 	 */
 	if (value & PVPANIC_PANICKED)
 		vm_request(p->vm, VM_EVENT_PANIC, 0);

@@ -20,71 +20,10 @@
 
 #include <unvmm/log.h>
 #include <unvmm/platform.h>
-#include <unvmm/vm.h>
+
+#include "rtc.h"
 
 #define RTC_PORTS 2u
-#define RTC_CMOS  128u
-
-enum {
-	RTC_SECONDS = 0x00,
-	RTC_SECONDS_ALARM = 0x01,
-	RTC_MINUTES = 0x02,
-	RTC_MINUTES_ALARM = 0x03,
-	RTC_HOURS = 0x04,
-	RTC_HOURS_ALARM = 0x05,
-	RTC_WEEKDAY = 0x06,
-	RTC_DAY = 0x07,
-	RTC_MONTH = 0x08,
-	RTC_YEAR = 0x09,
-	RTC_REG_A = 0x0a,
-	RTC_REG_B = 0x0b,
-	RTC_REG_C = 0x0c,
-	RTC_REG_D = 0x0d,
-	RTC_CENTURY = 0x32,
-};
-
-#define A_UIP	   0x80
-#define A_DV_RESET 0x60 /* both: the divider is held in reset */
-#define A_RS	   0x0f
-#define A_POWER_ON 0x26 /* 32.768 kHz, 1024 Hz */
-#define B_SET	   0x80
-#define B_UIE	   0x10
-#define B_BINARY   0x04
-#define B_24H	   0x02
-#define C_IRQF	   0x80
-#define C_PF	   0x40 /* the flags stand where register B has their enables */
-#define C_AF	   0x20
-#define C_UF	   0x10
-#define C_FLAGS	   (C_PF | C_AF | C_UF)
-#define D_VALID	   0x80
-#define HOUR_PM	   0x80
-#define ALARM_ANY  0xc0 /* both bits: matches every value */
-
-#define DAY_SECONDS 86400u
-
-/* In periods of the crystal. */
-#define TICK_SHIFT 15
-#define SECOND	   (1u << TICK_SHIFT)
-#define UIP_TICKS  8u		/* 244 us from update-in-progress to the update (7, "UIP") */
-#define HALF	   (SECOND / 2) /* from the end of a divider reset to the first update */
-#define PERIOD_MIN (SECOND / 1024)
-
-struct rtc {
-	struct vm *vm;
-	struct state_ref state;
-	uint8_t index;
-	/*
-	 * Registers. Those of the time are true while the clock is stopped, else they are computed
-	 * at each read; C has the flags of what happened until `seen`.
-	 */
-	uint8_t cmos[RTC_CMOS];
-	uint64_t offset; /* two's complement: the guest's time minus the host's */
-	uint64_t seen;	 /* the guest's time */
-
-	int timer_fd;
-	struct loop_fd timer;
-	uint64_t deadline; /* the host's time that the timer waits for; 0: it does not run */
-};
 
 static uint64_t host_now(void)
 {
@@ -104,105 +43,6 @@ static struct timespec host_timespec(uint64_t t)
 	};
 }
 
-/* Seconds of a guest's time, which may lie before 1970. */
-static int64_t seconds(uint64_t t)
-{
-	return (int64_t)t >> TICK_SHIFT;
-}
-
-static bool rtc_in_reset(const struct rtc *r)
-{
-	return (r->cmos[RTC_REG_A] & A_DV_RESET) == A_DV_RESET;
-}
-
-/* No updates: the time registers belong to the guest. */
-static bool rtc_stopped(const struct rtc *r)
-{
-	return (r->cmos[RTC_REG_B] & B_SET) || rtc_in_reset(r);
-}
-
-/* --- the time registers ---------------------------------------------------------------------- */
-
-static bool rtc_is_time(uint8_t reg)
-{
-	return reg == RTC_SECONDS || reg == RTC_MINUTES || reg == RTC_HOURS ||
-	       (reg >= RTC_WEEKDAY && reg <= RTC_YEAR) || reg == RTC_CENTURY;
-}
-
-/* Two digits of v, which a hostile offset can make negative. */
-static uint8_t rtc_encode(const struct rtc *r, int v)
-{
-	v = (v % 100 + 100) % 100;
-	if (r->cmos[RTC_REG_B] & B_BINARY)
-		return (uint8_t)v;
-	return (uint8_t)(v / 10 << 4 | v % 10);
-}
-
-/* Whatever the guest wrote gives a number; timegm() brings it into range. */
-static int rtc_decode(const struct rtc *r, uint8_t v)
-{
-	if (r->cmos[RTC_REG_B] & B_BINARY)
-		return v;
-	return (v >> 4) * 10 + (v & 15);
-}
-
-static uint8_t rtc_encode_hour(const struct rtc *r, int hour)
-{
-	if (r->cmos[RTC_REG_B] & B_24H)
-		return rtc_encode(r, hour);
-	return rtc_encode(r, (hour + 11) % 12 + 1) | (hour >= 12 ? HOUR_PM : 0);
-}
-
-static int rtc_decode_hour(const struct rtc *r, uint8_t v)
-{
-	if (r->cmos[RTC_REG_B] & B_24H)
-		return rtc_decode(r, v);
-	return rtc_decode(r, v & ~HOUR_PM) % 12 + (v & HOUR_PM ? 12 : 0);
-}
-
-/* Brings the time registers to the guest's time t. */
-static void rtc_latch(struct rtc *r, uint64_t t)
-{
-	time_t s = seconds(t);
-	struct tm tm = { 0 };
-
-	(void)gmtime_r(&s, &tm); /* cannot fail: an int holds the years of 49 bits of seconds */
-	r->cmos[RTC_SECONDS] = rtc_encode(r, tm.tm_sec);
-	r->cmos[RTC_MINUTES] = rtc_encode(r, tm.tm_min);
-	r->cmos[RTC_HOURS] = rtc_encode_hour(r, tm.tm_hour);
-	r->cmos[RTC_WEEKDAY] = rtc_encode(r, tm.tm_wday + 1);
-	r->cmos[RTC_DAY] = rtc_encode(r, tm.tm_mday);
-	r->cmos[RTC_MONTH] = rtc_encode(r, tm.tm_mon + 1);
-	r->cmos[RTC_YEAR] = rtc_encode(r, tm.tm_year);
-	r->cmos[RTC_CENTURY] = rtc_encode(r, tm.tm_year / 100 + 19);
-}
-
-/* The guest's time is t from now on; nothing happens in between. */
-static void rtc_move(struct rtc *r, uint64_t now, uint64_t t)
-{
-	r->offset = t - now;
-	r->seen = t;
-}
-
-/*
- * The time registers are the guest's time from now on; the divider below the seconds goes on as it
- * was. The weekday follows from the date.
- */
-static void rtc_set(struct rtc *r, uint64_t now)
-{
-	struct tm tm = {
-		.tm_sec = rtc_decode(r, r->cmos[RTC_SECONDS]),
-		.tm_min = rtc_decode(r, r->cmos[RTC_MINUTES]),
-		.tm_hour = rtc_decode_hour(r, r->cmos[RTC_HOURS]),
-		.tm_mday = rtc_decode(r, r->cmos[RTC_DAY]),
-		.tm_mon = rtc_decode(r, r->cmos[RTC_MONTH]) - 1,
-		.tm_year = (rtc_decode(r, r->cmos[RTC_CENTURY]) - 19) * 100 +
-			   rtc_decode(r, r->cmos[RTC_YEAR]),
-	};
-
-	rtc_move(r, now, (uint64_t)timegm(&tm) << TICK_SHIFT | ((now + r->offset) & (SECOND - 1)));
-}
-
 /* --- interrupts ------------------------------------------------------------------------------ */
 
 /* The period of the rate bits; 0: none (4, table 5). */
@@ -214,50 +54,6 @@ static uint64_t rtc_period(const struct rtc *r)
 		return 0;
 	/* With this crystal 1 and 2 are the same as 8 and 9. */
 	return 1u << ((rs < 3 ? rs + 7 : rs) - 1);
-}
-
-/* A chip compares bytes: an alarm that is none in the present format never matches. */
-static bool alarm_matches(uint8_t alarm, uint8_t value)
-{
-	return (alarm & ALARM_ANY) == ALARM_ANY || alarm == value;
-}
-
-static bool alarm_possible(const struct rtc *r)
-{
-	bool s = false, m = false, h = false;
-
-	for (int i = 0; i < 60; i++) {
-		s |= alarm_matches(r->cmos[RTC_SECONDS_ALARM], rtc_encode(r, i));
-		m |= alarm_matches(r->cmos[RTC_MINUTES_ALARM], rtc_encode(r, i));
-	}
-	for (int i = 0; i < 24; i++)
-		h |= alarm_matches(r->cmos[RTC_HOURS_ALARM], rtc_encode_hour(r, i));
-	return s && m && h;
-}
-
-/*
- * Seconds from s to the next alarm, 1 to a day; 0: never. What does not match is skipped in whole
- * hours and minutes, so there are at most some 150 steps.
- */
-static unsigned int alarm_delay(const struct rtc *r, int64_t s)
-{
-	int64_t rest = s % (int64_t)DAY_SECONDS;
-	unsigned int now = (unsigned int)(rest < 0 ? rest + DAY_SECONDS : rest), t = now + 1;
-
-	if (!alarm_possible(r))
-		return 0;
-	for (;;) {
-		if (!alarm_matches(r->cmos[RTC_HOURS_ALARM],
-				   rtc_encode_hour(r, (int)(t / 3600 % 24))))
-			t += 3600 - t % 3600;
-		else if (!alarm_matches(r->cmos[RTC_MINUTES_ALARM],
-					rtc_encode(r, (int)(t / 60 % 60))))
-			t += 60 - t % 60;
-		else if (!alarm_matches(r->cmos[RTC_SECONDS_ALARM], rtc_encode(r, (int)(t % 60))))
-			t++;
-		else
-			return t - now;
-	}
 }
 
 /* Sets the flags of what happened since they were last looked at. */
@@ -272,11 +68,11 @@ static void rtc_catch_up(struct rtc *r, uint64_t now)
 		return;
 	if (period && t / period != from / period)
 		*c |= C_PF;
-	if (rtc_stopped(r) || seconds(t) == seconds(from))
+	if (rtc_stopped(r) || rtc_seconds(t) == rtc_seconds(from))
 		return;
 	*c |= C_UF;
-	delay = alarm_delay(r, seconds(from));
-	if (delay && seconds(t) - seconds(from) >= delay)
+	delay = rtc_alarm_delay(r, rtc_seconds(from));
+	if (delay && rtc_seconds(t) - rtc_seconds(from) >= delay)
 		*c |= C_AF;
 }
 
@@ -309,7 +105,7 @@ static bool rtc_next(const struct rtc *r, uint64_t t, uint64_t *next)
 	if ((b & C_UF) && !rtc_stopped(r) && second < wait)
 		wait = second;
 	if ((b & C_AF) && !rtc_stopped(r)) {
-		delay = alarm_delay(r, seconds(t));
+		delay = rtc_alarm_delay(r, rtc_seconds(t));
 		if (delay && second + (delay - 1) * (uint64_t)SECOND < wait)
 			wait = second + (delay - 1) * (uint64_t)SECOND;
 	}

@@ -245,7 +245,8 @@ static void serial_write_ier(struct serial *s, uint8_t v)
 	uint8_t on = v & ~s->ier;
 
 	s->ier = v & IER_BITS;
-	/* Enabling the interrupt while THR is empty raises it at once, each time: drivers use it.
+	/*
+	 * Enabling the interrupt while THR is empty raises it at once, each time: drivers use it.
 	 */
 	if (on & UART_IER_THRI)
 		s->thre_pending = !s->tx_full;

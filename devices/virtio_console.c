@@ -325,7 +325,8 @@ static int console_post_load(void *obj, struct diag *d)
 
 #define CON_FIELD(kind, member) STATE_SCALAR(kind, struct virtio_console, member)
 
-/* Bytes in the rings belong to the ends of the host where the guest was, and are passed on there.
+/*
+ * Bytes in the rings belong to the ends of the host where the guest was, and are passed on there.
  */
 static const struct state_field console_fields[] = {
 	STATE_SCALAR_CHECK(STATE_U8, struct virtio_console, name),

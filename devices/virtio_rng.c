@@ -138,7 +138,8 @@ static void rng_destroy(struct device *dev)
 	free(r);
 }
 
-/* Its descriptor. A pipe may have nothing for the io thread, which all disks would wait for then.
+/*
+ * Its descriptor. A pipe may have nothing for the io thread, which all disks would wait for then.
  */
 static int open_source(const char *path, struct diag *d)
 {

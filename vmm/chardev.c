@@ -17,26 +17,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <unvmm/chardev.h>
 #include <unvmm/log.h>
+#include <unvmm/timer.h>
 #include <unvmm/vm.h>
 
 #include "chardev_internal.h"
 
 #define STALL_MS 1000
 #define CLOSE_MS 1000
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 /* --- A ring of bytes --- */
 
@@ -108,7 +99,7 @@ static void out_failed(struct chardev *c, int err, size_t len)
 	out_lost(c, c->out.len + len, strerror(-err));
 	fifo_drop(&c->out, c->out.len);
 	/* A disk may have room again; a reader that is gone does not come back. */
-	if (err != -ENOSPC && err != -EDQUOT && err != -EIO) {
+	if (err != -ENOSPC && err != -EDQUOT && err != -EFBIG && err != -EIO) {
 		c->out_fd = -1;
 		c->reader_gone = c->listener.fd < 0;
 	}
@@ -180,11 +171,10 @@ static void out_release(struct chardev *c)
 static void stall_ready(struct loop_fd *lf, uint32_t revents)
 {
 	struct chardev *c = container_of(lf, struct chardev, stall);
-	uint64_t times;
 
 	(void)revents;
 	vm_lock(c->vm);
-	if (read(c->stall_fd, &times, sizeof(times)) > 0) {
+	if (timer_rang(c->stall_fd)) {
 		c->stall_armed = false;
 		c->stalled |= c->held;
 		chardev_sync(c);
@@ -195,10 +185,9 @@ static void stall_ready(struct loop_fd *lf, uint32_t revents)
 /* Starts the timer, anew if it runs, or stops it. */
 static void stall_timer(struct chardev *c, bool on)
 {
-	struct itimerspec t = { .it_value.tv_sec = on ? STALL_MS / 1000 : 0 };
-
 	if (on || c->stall_armed)
-		c->stall_armed = timerfd_settime(c->stall_fd, 0, &t, NULL) == 0 && on;
+		timer_arm(c->stall_fd, on ? STALL_MS : 0);
+	c->stall_armed = on;
 }
 
 void chardev_write(struct chardev *c, const uint8_t *buf, size_t len)
@@ -290,7 +279,8 @@ static void in_ready(struct loop_fd *lf, uint32_t revents)
 			client_gone(c);
 		n = 0;
 	} else if (c->tty && !tty_foreground(STDIN_FILENO)) {
-		/* The keys belong to the shell, and a read would stop us. See chardev_continue().
+		/*
+		 * The keys belong to the shell, and a read would stop us. See chardev_continue().
 		 */
 		c->in_paused = true;
 		n = 0;
@@ -472,11 +462,11 @@ struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d)
 bool chardev_flush(struct chardev *c)
 {
 	struct pollfd pfd = { .fd = c->out_fd, .events = POLLOUT };
-	uint64_t end = now_ms() + CLOSE_MS, now;
+	uint64_t end = timer_now_ms() + CLOSE_MS, now;
 
 	if (!c->out.len || c->kind == CHARDEV_PTY) /* whose readers come as they like */
 		return false;
-	while (c->out_fd >= 0 && (now = now_ms()) < end) {
+	while (c->out_fd >= 0 && (now = timer_now_ms()) < end) {
 		if (poll(&pfd, 1, (int)(end - now)) < 0 && errno != EINTR)
 			break;
 		if (out_drain(c)) {

@@ -57,9 +57,9 @@ struct chardev {
 	struct loop_fd in_watch, out_watch, listen_watch;
 	bool in_watched, out_watched, listen_watched;
 
-	char pty[32]; /* path of its slave, "" for other kinds */
-	char *link;   /* that leads to it, or NULL; owned */
-	struct keeper_name link_name;
+	char pty[32];	/* path of its slave, "" for other kinds */
+	char *link;	/* that leads to it, or NULL; owned */
+	bool link_kept; /* it is for the keeper to remove */
 	int slave_fd;
 
 	bool tty;	/* stdin is a terminal */
@@ -85,7 +85,7 @@ int pty_open(struct chardev *c, const char *path, struct diag *d) must_check;
 void pty_close(struct chardev *c);
 
 /* chardev_tty.c */
-int tty_open(struct chardev *c, struct diag *d) must_check;
+void tty_open(struct chardev *c);
 void tty_close(struct chardev *c);
 /* Starts or stops looking for the foreground. On the main loop's thread. */
 void tty_sync(struct chardev *c);

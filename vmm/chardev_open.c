@@ -9,13 +9,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <unvmm/report.h>
+#include <unvmm/timer.h>
 #include <unvmm/vm.h>
 
 #include "chardev_internal.h"
+#include "keeper.h"
 
 /*
  * A descriptor for stdout that never blocks. O_NONBLOCK belongs to the open file description, which
@@ -42,7 +43,7 @@ static void open_stdout(struct chardev *c)
 	}
 }
 
-static int open_stdio(struct chardev *c, struct diag *d)
+static int open_stdio(struct chardev *c)
 {
 	c->kind = CHARDEV_STDIO;
 	c->patient = true;
@@ -50,16 +51,26 @@ static int open_stdio(struct chardev *c, struct diag *d)
 	if (fcntl(STDIN_FILENO, F_GETFD) < 0)
 		return 0;
 	c->in_fd = STDIN_FILENO;
-	if (!isatty(STDIN_FILENO))
-		return 0;
-	return tty_open(c, d);
+	if (isatty(STDIN_FILENO))
+		tty_open(c);
+	return 0;
 }
 
 static int open_file(struct chardev *c, const char *path, struct diag *d)
 {
-	/* O_NONBLOCK: a FIFO without a reader is an error, not a hang. */
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0600);
+	/*
+	 * O_NONBLOCK: a FIFO without a reader is an error, not a hang. O_APPEND: whoever keeps the
+	 * file small truncates it, and what comes then goes to its beginning.
+	 */
+	int fd = open(path,
+		      O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC,
+		      0600);
 
+	if (fd < 0 && errno == ENXIO)
+		return diag_set(d, -ENXIO,
+				"console \"file:%s\": it is a FIFO that nobody reads, or a socket; "
+				"start its reader first, or choose another path",
+				path);
 	if (fd < 0)
 		return diag_errno(d, -errno, "console \"file:%s\"", path);
 	c->kind = CHARDEV_FILE;
@@ -72,10 +83,10 @@ static int open_unix(struct chardev *c, const char *path, struct diag *d)
 {
 	int err = usock_listen(&c->listener, path, 1, d);
 
+	if (!err)
+		err = keeper_add(c->vm->keeper, path, &c->listener.kept, d);
 	if (err)
 		diag_prefix(d, "console \"unix:%s\"", path);
-	else
-		keeper_note(&c->vm->names, &c->listener.name, c->listener.path);
 	c->kind = CHARDEV_UNIX;
 	c->out_how = OUT_SOCKET;
 	return err;
@@ -88,7 +99,7 @@ static int open_kind(struct chardev *c, struct diag *d)
 	if (strcmp(spec, "none") == 0)
 		return 0;
 	if (strcmp(spec, "stdio") == 0)
-		return open_stdio(c, d);
+		return open_stdio(c);
 	if (strncmp(spec, "file:", 5) == 0)
 		return open_file(c, spec + 5, d);
 	if (strncmp(spec, "unix:", 5) == 0)
@@ -109,8 +120,8 @@ int chardev_open_spec(struct chardev *c, struct diag *d)
 
 	if (err || !c->patient)
 		return err;
-	c->stall_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	return c->stall_fd < 0 ? diag_errno(d, -errno, "console \"%s\": a timer", c->spec) : 0;
+	c->stall_fd = timer_open();
+	return c->stall_fd < 0 ? diag_errno(d, c->stall_fd, "console \"%s\": a timer", c->spec) : 0;
 }
 
 /* --- what it tells ---------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 #include <unvmm/vm.h>
 
 #include "chardev_internal.h"
+#include "keeper.h"
 
 #define PTS "/dev/pts/"
 
@@ -53,7 +54,8 @@ static int make_link(struct chardev *c, const char *path, struct diag *d)
 {
 	int err = symlink(c->pty, path) ? -errno : 0;
 
-	/* Numbers of ptys are soon used again, so a link that was left behind may lead somewhere.
+	/*
+	 * Numbers of ptys are soon used again, so a link that was left behind may lead somewhere.
 	 */
 	if (err == -EEXIST && leads_to(path, NULL) && !unlink(path))
 		err = symlink(c->pty, path) ? -errno : 0;
@@ -65,10 +67,8 @@ static int make_link(struct chardev *c, const char *path, struct diag *d)
 	if (err)
 		return diag_errno(d, err, "console \"%s\"", c->spec);
 	c->link = strdup(path);
-	if (c->link) {
-		keeper_note(&c->vm->names, &c->link_name, c->link);
-		return 0;
-	}
+	if (c->link)
+		return keeper_add(c->vm->keeper, path, &c->link_kept, d);
 	(void)unlink(path);
 	return diag_set(d, -ENOMEM, "no memory for the console");
 }
@@ -93,7 +93,7 @@ int pty_open(struct chardev *c, const char *path, struct diag *d)
 void pty_close(struct chardev *c)
 {
 	/* Another guest may have made it its own since. */
-	if (c->link && !c->link_name.taken && leads_to(c->link, c->pty))
+	if (c->link && !c->link_kept && leads_to(c->link, c->pty))
 		(void)unlink(c->link);
 	free(c->link);
 	c->link = NULL;

@@ -11,10 +11,10 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <unvmm/log.h>
+#include <unvmm/timer.h>
 #include <unvmm/vm.h>
 
 #include "chardev_internal.h"
@@ -47,20 +47,26 @@ static int tty_raw(struct chardev *c)
 	return 0;
 }
 
-int tty_open(struct chardev *c, struct diag *d)
+void tty_open(struct chardev *c)
 {
-	int ret;
-
 	c->tty = true;
 	/* Opened anew, so that a read never blocks; see open_stdout(). */
 	c->own_in_fd = open("/proc/self/fd/0", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (c->own_in_fd >= 0)
 		c->in_fd = c->own_in_fd;
-	if (!tty_foreground(STDIN_FILENO)) {
-		c->in_paused = true;
-		return 0;
-	}
-	ret = tty_raw(c);
+}
+
+/* In the foreground the keys are the guest's. */
+static int tty_take(struct chardev *c)
+{
+	c->in_paused = !tty_foreground(STDIN_FILENO);
+	return c->in_paused ? 0 : tty_raw(c);
+}
+
+int chardev_take_terminal(struct chardev *c, struct diag *d)
+{
+	int ret = c->tty ? tty_take(c) : 0;
+
 	return ret ? diag_errno(d, ret, "console \"stdio\": the terminal's modes") : 0;
 }
 
@@ -80,12 +86,13 @@ void tty_close(struct chardev *c)
 static void probe_ready(struct loop_fd *lf, uint32_t revents)
 {
 	struct chardev *c = container_of(lf, struct chardev, probe);
-	uint64_t times;
 
 	(void)revents;
 	vm_lock(c->vm);
-	if (read(c->probe_fd, &times, sizeof(times)) > 0)
+	if (timer_rang(c->probe_fd)) {
+		c->probing = false;
 		chardev_continue(c);
+	}
 	vm_unlock(c->vm);
 }
 
@@ -95,29 +102,24 @@ static void probe_ready(struct loop_fd *lf, uint32_t revents)
  */
 void tty_sync(struct chardev *c)
 {
-	struct timespec every = { .tv_nsec = c->in_paused ? PROBE_MS * 1000000L : 0 };
-	struct itimerspec t = { .it_value = every, .it_interval = every };
-
 	if (c->in_paused == c->probing)
 		return;
 	if (c->probe_fd < 0) {
-		c->probe_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+		c->probe_fd = timer_open();
 		if (c->probe_fd < 0 ||
 		    loop_add(&c->vm->main_loop, &c->probe, c->probe_fd, POLLIN, probe_ready))
 			log_warn("the console does not notice when it comes to the foreground");
 	}
 	c->probing = c->in_paused;
-	(void)timerfd_settime(c->probe_fd, 0, &t, NULL); /* fails only if there is none */
+	timer_arm(c->probe_fd, c->in_paused ? PROBE_MS : 0); /* does nothing if there is none */
 }
 
 void chardev_continue(struct chardev *c)
 {
 	if (!c->tty)
 		return;
-	c->in_paused = !tty_foreground(STDIN_FILENO);
 	/* The shell has put its own modes back while we were stopped: ours are set again. */
-	if (!c->in_paused)
-		(void)tty_raw(c);
+	(void)tty_take(c);
 	chardev_resized(c);
 	chardev_sync(c);
 }

@@ -6,6 +6,7 @@
 #include "usock.h"
 
 #include <unvmm/control.h>
+#include <unvmm/timer.h>
 
 #include <dirent.h>
 #include <errno.h>
@@ -24,21 +25,13 @@
 #define RETRY_MS   10
 #define NAMES_STEP 64
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 /* Waits for fd until the deadline: 0 or -ETIMEDOUT. */
 static int wait_for(int fd, short events, uint64_t deadline)
 {
 	struct pollfd pfd = { .fd = fd, .events = events };
 
 	for (;;) {
-		uint64_t now = now_ms();
+		uint64_t now = timer_now_ms();
 		int n = now < deadline ? poll(&pfd, 1, (int)(deadline - now)) : 0;
 
 		if (n > 0)
@@ -356,7 +349,7 @@ int client_call(struct client_link *l, const char *command, unsigned int timeout
 int client_command(struct client_link *l, const char *command, struct json_object *args, int fd,
 		   unsigned int timeout_ms, struct json_object **result, struct diag *d)
 {
-	uint64_t deadline = now_ms() + timeout_ms;
+	uint64_t deadline = timer_now_ms() + timeout_ms;
 	struct json_object *m, *o;
 	int err;
 
@@ -384,7 +377,7 @@ static int connect_until(const char *path, uint64_t deadline)
 	int fd;
 
 	/* The queue of the listener is full: it has not been at it for a while. */
-	while ((fd = usock_connect(path)) == -EAGAIN && now_ms() < deadline)
+	while ((fd = usock_connect(path)) == -EAGAIN && timer_now_ms() < deadline)
 		nanosleep(&pause, NULL);
 	return fd == -EAGAIN ? -ETIMEDOUT : fd;
 }
@@ -404,14 +397,14 @@ static int greet(struct client_link *l, uint64_t deadline, struct diag *d)
 	json_object_put(m);
 	if (err)
 		return err;
-	now = now_ms();
+	now = timer_now_ms();
 	return client_call(l, "qmp_capabilities",
 			   now < deadline ? (unsigned int)(deadline - now) : 0, NULL, d);
 }
 
 int client_open(struct client_link *l, const char *name, unsigned int timeout_ms, struct diag *d)
 {
-	uint64_t deadline = now_ms() + timeout_ms;
+	uint64_t deadline = timer_now_ms() + timeout_ms;
 	char path[USOCK_PATH_MAX + 1];
 	struct ucred peer = { 0 };
 	socklen_t len = sizeof(peer);
@@ -460,7 +453,7 @@ void client_close(struct client_link *l)
 /* The process, not only the connection: then its disks are free for the next one. */
 int client_wait_end(struct client_link *l, unsigned int timeout_ms)
 {
-	uint64_t deadline = now_ms() + timeout_ms;
+	uint64_t deadline = timer_now_ms() + timeout_ms;
 	struct json_object *m;
 	int err;
 

@@ -41,7 +41,8 @@ void client_close(struct client_link *l);
 int client_call(struct client_link *l, const char *command, unsigned int timeout_ms,
 		struct json_object **result, struct diag *d) must_check;
 
-/* The same with arguments, which it takes over (may be NULL), and a descriptor for getfd (or -1).
+/*
+ * The same with arguments, which it takes over (may be NULL), and a descriptor for getfd (or -1).
  */
 int client_command(struct client_link *l, const char *command, struct json_object *args, int fd,
 		   unsigned int timeout_ms, struct json_object **result, struct diag *d) must_check;

@@ -345,7 +345,8 @@ static int report(struct migrate *m, const struct progress *p)
 	return EXIT_GUEST_FAILED;
 }
 
-/* The guest's process gives no answer any more. It may have come to the switch since it last did.
+/*
+ * The guest's process gives no answer any more. It may have come to the switch since it last did.
  */
 static int lost(struct migrate *m, const struct diag *d)
 {

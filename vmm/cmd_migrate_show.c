@@ -5,12 +5,13 @@
 #include "cmd_migrate.h"
 #include "cmd_client.h"
 
+#include <unvmm/timer.h>
+
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BAR_WIDTH    20
@@ -73,14 +74,6 @@ unsigned int progress_percent(const struct progress *p)
 }
 
 /* --- on a terminal, in lines, as JSON -------------------------------------------------------- */
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 static double mib(uint64_t bytes)
 {
@@ -152,12 +145,12 @@ static void put_json(const struct progress *p)
 
 void show_begin(struct show *s)
 {
-	s->shown_ms = s->bar ? 0 : now_ms();
+	s->shown_ms = s->bar ? 0 : timer_now_ms();
 }
 
 void show_progress(struct show *s, const struct progress *p, bool last)
 {
-	uint64_t now = now_ms(), every = s->bar && !s->json ? BAR_EVERY_MS : LINE_MS;
+	uint64_t now = timer_now_ms(), every = s->bar && !s->json ? BAR_EVERY_MS : LINE_MS;
 
 	if (!last && now - s->shown_ms < every)
 		return;

@@ -7,6 +7,7 @@
  */
 #include "cmd.h"
 #include "cmd_guest.h"
+#include "keeper.h"
 #include "migrate_tls.h"
 #include "migrate_transport.h"
 #include "usock.h"
@@ -66,11 +67,12 @@ static int open_unix(struct arrival *a, struct vm *vm, struct diag *d)
 	struct source *s = source_of(a);
 	int err = usock_listen(&s->usock, s->address.path, 1, d);
 
+	if (!err)
+		err = keeper_add(vm->keeper, s->address.path, &s->usock.kept, d);
 	if (err) {
 		diag_prefix(d, "--listen unix:%s", s->address.path);
 		return err;
 	}
-	keeper_note(&vm->names, &s->usock.name, s->usock.path);
 	a->fd = s->usock.fd;
 	s->usock.fd = -1; /* closed by whoever accepts */
 	snprintf(a->at, sizeof(a->at), "unix:%.200s", s->address.path);
@@ -89,7 +91,8 @@ static int open_file(struct arrival *a, struct vm *vm, struct diag *d)
 		       : 0;
 }
 
-/* What this process was started with is closed when the guest runs (inherited.h): copies are not.
+/*
+ * What this process was started with is closed when the guest runs (inherited.h): copies are not.
  */
 static int open_stdio(struct arrival *a, struct vm *vm, struct diag *d)
 {

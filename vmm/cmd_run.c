@@ -10,6 +10,7 @@
 #include <unvmm/chardev.h>
 #include <unvmm/console_watch.h>
 #include <unvmm/migration.h>
+#include <unvmm/timer.h>
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,7 +21,6 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 void run_end(struct run *r, int status)
@@ -67,7 +67,8 @@ static void on_event(struct vm *vm)
 {
 	struct run *r = container_of(vm, struct run, machine.vm);
 
-	switch (vm->event) {
+	/* What ends the machine for good stays as it is: its code and sentence can be read then. */
+	switch (vm_requested(vm)) {
 	case VM_EVENT_NONE:
 		break;
 	case VM_EVENT_POWEROFF:
@@ -110,35 +111,18 @@ void run_quit(struct run *r, int status)
 	vm_unlock(&r->machine.vm);
 }
 
-/* A timer that has been heard is quiet again. */
-static void hear(struct loop_fd *lf)
-{
-	uint64_t times;
-
-	if (read(lf->fd, &times, sizeof(times)) < 0)
-		return;
-}
-
-void run_arm(int fd, uint64_t ms)
-{
-	struct itimerspec t = { .it_value = { .tv_sec = (time_t)(ms / 1000),
-					      .tv_nsec = (long)(ms % 1000) * 1000000 } };
-
-	timerfd_settime(fd, 0, &t, NULL);
-}
-
 void run_shut_down(struct run *r)
 {
 	struct vm *vm = &r->machine.vm;
 
 	r->shutting_down = true;
-	run_arm(r->shutdown_fd, r->options->shutdown_ms ? r->options->shutdown_ms : 1);
+	timer_arm(r->shutdown_fd, r->options->shutdown_ms ? r->options->shutdown_ms : 1);
 	if (vm->paused) { /* it can only power off when it runs */
 		vm_resume(vm);
 		control_event(r->control, CONTROL_RESUME);
 	}
 	vm_lock(vm);
-	vm->power_button(vm);
+	vm->power_button(vm->power_button_arg);
 	vm_unlock(vm);
 	control_event(r->control, CONTROL_POWERDOWN);
 }
@@ -185,7 +169,8 @@ static void on_shutdown_timeout(struct loop_fd *lf, uint32_t revents)
 	struct run *r = container_of(lf, struct run, shutdown);
 
 	(void)revents;
-	hear(lf);
+	if (!timer_rang(lf->fd))
+		return;
 	log_warn("the guest did not power off within %.3g s of SIGTERM; it is ended",
 		 (double)r->options->shutdown_ms / 1000);
 	run_quit(r, EXIT_GUEST_FAILED);
@@ -197,7 +182,8 @@ static void on_timeout(struct loop_fd *lf, uint32_t revents)
 	const char *pending = r->options->watch ? console_watch_pending(r->options->watch) : NULL;
 
 	(void)revents;
-	hear(lf);
+	if (!timer_rang(lf->fd))
+		return;
 	if (pending)
 		log_error("no \"%s\" within %.3g s", pending,
 			  (double)r->options->timeout_ms / 1000);
@@ -221,22 +207,25 @@ int run_make_timer(struct run *r, struct loop_fd *lf, int *fd,
 {
 	int err;
 
-	*fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	*fd = timer_open();
 	if (*fd < 0)
-		return diag_errno(d, -errno, "cannot make a timer");
+		return diag_errno(d, *fd, "cannot make a timer");
 	err = loop_add(&r->machine.vm.main_loop, lf, *fd, POLLIN, ready);
 	return err ? diag_errno(d, err, "cannot watch a timer") : 0;
 }
 
+static const int end_signals[] = { SIGTERM, SIGINT, SIGHUP };
+
 /* What the operator says by signals; read from a signalfd on the main loop. */
 static sigset_t operator_signals(void)
 {
-	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGCONT, SIGWINCH };
 	sigset_t set;
 
 	sigemptyset(&set);
-	for (unsigned int i = 0; i < ARRAY_SIZE(signals); i++)
-		sigaddset(&set, signals[i]);
+	for (unsigned int i = 0; i < ARRAY_SIZE(end_signals); i++)
+		sigaddset(&set, end_signals[i]);
+	sigaddset(&set, SIGCONT);
+	sigaddset(&set, SIGWINCH);
 	return set;
 }
 
@@ -257,7 +246,7 @@ static int watch_operator(struct run *r, struct diag *d)
 		return err;
 	err = run_make_timer(r, &r->timeout, &r->timeout_fd, on_timeout, d);
 	if (!err)
-		run_arm(r->timeout_fd, r->options->timeout_ms);
+		timer_arm(r->timeout_fd, r->options->timeout_ms);
 	return err;
 }
 
@@ -276,12 +265,48 @@ static int watch_console(struct run *r, struct diag *d)
 
 /* --- the command ----------------------------------------------------------------------------- */
 
+static void end_at_once(int sig)
+{
+	log_warn("ended by signal %d", sig);
+	main_quit(128 + sig);
+}
+
+/*
+ * While the machine is being set up no loop listens, and some of what is opened is slow or hangs:
+ * then a signal ends the process at once. There is no guest yet that could lose anything, and what
+ * is left in the file system is the keeper's business.
+ */
+static void hear_signals_at_once(void)
+{
+	struct sigaction sa = { .sa_handler = end_at_once }, was;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* RLIMIT_FSIZE: the write fails, and its device copes */
+	for (unsigned int i = 0; i < ARRAY_SIZE(end_signals); i++)
+		if (!sigaction(end_signals[i], NULL, &was) && was.sa_handler != SIG_IGN)
+			sigaction(end_signals[i], &sa, NULL);
+}
+
+/* From here on they wait for the main loop. */
 static void block_signals(void)
 {
 	sigset_t set = operator_signals();
 
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
+}
+
+int run_take_terminal(struct run *r, struct diag *d)
+{
+	struct vm *vm = &r->machine.vm;
+	struct termios modes;
+	int fd, err;
+
+	vm_lock(vm);
+	err = chardev_take_terminal(vm->attended, d);
+	if (!err && chardev_saved_terminal(vm->attended, &fd, &modes))
+		main_save_terminal(fd, &modes);
+	vm_unlock(vm);
+	return err;
 }
 
 static int run_machine(struct run *r, struct diag *d)
@@ -291,18 +316,12 @@ static int run_machine(struct run *r, struct diag *d)
 
 	/* Threads allocate next to nothing: one heap for all keeps the process small. */
 	mallopt(M_ARENA_MAX, 1);
-	block_signals();
+	hear_signals_at_once();
 	inherited_find(&r->inherited);
 	err = machine_create(&r->machine, r->config, d);
 	vm->on_event = on_event;
-	if (!err) {
-		struct termios modes;
-		int fd;
-
-		if (chardev_saved_terminal(vm->attended, &fd, &modes))
-			main_save_terminal(fd, &modes);
+	if (!err)
 		err = watch_operator(r, d);
-	}
 	if (!err)
 		err = watch_console(r, d);
 	if (!err)
@@ -311,6 +330,9 @@ static int run_machine(struct run *r, struct diag *d)
 		err = control_open(&r->control, vm, d);
 	control_set_migration(r->control, &r->qmp);
 	inherited_close(&r->inherited);
+	block_signals();
+	if (!err && !r->arrival) /* until the guest is there, ^C ends the wait for it */
+		err = run_take_terminal(r, d);
 	if (!err)
 		err = machine_start(&r->machine, d);
 	if (!err && r->arrival)

@@ -40,13 +40,13 @@ struct run {
 void run_end(struct run *r, int status);
 /* The same, by way of the machine: the event of VM_EVENT_QUIT comes first. */
 void run_quit(struct run *r, int status);
+/* The terminal's keys are the guest's from here on, and it is given back whatever happens. */
+int run_take_terminal(struct run *r, struct diag *d) must_check;
 /* Presses the power button, and ends the guest when it does not power off in time. */
 void run_shut_down(struct run *r);
-/* A timer on the main loop, not armed; *fd is to be closed. */
+/* A timer (timer.h) on the main loop, not armed; *fd is to be closed. */
 int run_make_timer(struct run *r, struct loop_fd *lf, int *fd,
 		   void (*ready)(struct loop_fd *, uint32_t), struct diag *d) must_check;
-/* ready() hears of it once, in ms, at least 1, from now. */
-void run_arm(int fd, uint64_t ms);
 
 /* --- cmd_run_move.c --------------------------------------------------------------------------- */
 

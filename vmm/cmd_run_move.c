@@ -8,6 +8,7 @@
 #include "cmd.h"
 
 #include <unvmm/migration.h>
+#include <unvmm/timer.h>
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -45,7 +46,7 @@ static void leave(struct run *r)
 	if (run_make_timer(r, &r->leave, &r->leave_fd, on_leave, &d))
 		run_quit(r, 0);
 	else
-		run_arm(r->leave_fd, LEAVE_MS);
+		timer_arm(r->leave_fd, LEAVE_MS);
 }
 
 /* It goes on here, or stays paused as it was. */
@@ -88,6 +89,7 @@ static void source_ended(struct run *r, const struct migration_status *s)
 static void target_ended(struct run *r, const struct migration_status *s)
 {
 	int fd = r->arrival->told_fd;
+	struct diag d = { 0 };
 
 	if (s->phase != MIGRATION_COMPLETED) {
 		log_error("the guest did not arrive: %s", s->error);
@@ -97,6 +99,8 @@ static void target_ended(struct run *r, const struct migration_status *s)
 	if (!r->machine.vm.paused)
 		control_event(r->control, CONTROL_RESUME);
 	log_notice("the guest runs here now");
+	if (run_take_terminal(r, &d))
+		log_warn("%s", d.text);
 	if (fd >= 0 && write(fd, "", 1) < 0)
 		log_debug("nobody waits for the guest to run");
 	if (fd >= 0)

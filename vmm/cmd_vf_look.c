@@ -103,7 +103,8 @@ static void find_caps(struct vf_view *v)
 		snprintf(v->why, sizeof(v->why), "%s", d.text);
 }
 
-/* The features that the host's driver and the function have agreed upon: "0" and "1", bit 0 first.
+/*
+ * The features that the host's driver and the function have agreed upon: "0" and "1", bit 0 first.
  */
 static void read_negotiated(int root, struct vf_view *v)
 {

@@ -179,7 +179,8 @@ static bool wants_stdio(const struct device_config *dc)
 	return false;
 }
 
-/* stdio has one owner. The serial port's claim to it, if nobody made it, gives way to a device's.
+/*
+ * stdio has one owner. The serial port's claim to it, if nobody made it, gives way to a device's.
  */
 static int check_stdio(struct config_loader *l, const config_setting_t *console)
 {

@@ -157,6 +157,8 @@ int config_text_check(struct config_loader *l, const char *text, size_t len)
 			s.line += *s.p == '\n';
 		return scan_fail(&s, "there is a NUL byte; the file must be text");
 	}
+	if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
+		return scan_fail(&s, "the file begins with a byte order mark; save it without one");
 	err = check_line_start(&s);
 	while (!err && s.p < s.end)
 		err = check_token(&s);

@@ -11,12 +11,12 @@
 #include <regex.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <unvmm/chardev.h>
 #include <unvmm/console_watch.h>
 #include <unvmm/log.h>
+#include <unvmm/timer.h>
 #include <unvmm/vm.h>
 
 /* An operating system command longer than this is not one: the guest printed garbage. */
@@ -229,11 +229,10 @@ static bool filter_byte(struct console_watch *w, uint8_t c)
 	}
 }
 
-static void timer_arm(struct console_watch *w)
+static void listen_for_silence(struct console_watch *w)
 {
-	struct itimerspec t = { .it_value.tv_nsec = CONSOLE_WATCH_QUIET_MS * 1000000L };
-
-	w->armed = timerfd_settime(w->timer_fd, 0, &t, NULL) == 0;
+	timer_arm(w->timer_fd, CONSOLE_WATCH_QUIET_MS);
+	w->armed = true;
 	w->restless = false;
 }
 
@@ -247,15 +246,14 @@ static void watch_silence(struct console_watch *w)
 static void timer_ready(struct loop_fd *lf, uint32_t revents)
 {
 	struct console_watch *w = container_of(lf, struct console_watch, timer);
-	uint64_t expirations;
 
 	(void)revents;
-	if (read(w->timer_fd, &expirations, sizeof(expirations)) < 0)
+	if (!timer_rang(w->timer_fd))
 		return;
 	vm_lock(w->vm);
 	w->armed = false;
 	if (w->unseen && w->restless)
-		timer_arm(w);
+		listen_for_silence(w);
 	else if (w->unseen)
 		watch_silence(w);
 	vm_unlock(w->vm);
@@ -280,7 +278,7 @@ static void watch_feed(void *opaque, const uint8_t *buf, size_t len)
 			window_drop(w, sizeof(w->window) / 2);
 	}
 	if (w->current && w->unseen && !w->armed)
-		timer_arm(w);
+		listen_for_silence(w);
 }
 
 int console_watch_start(struct console_watch *w, struct vm *vm, struct chardev *c,
@@ -288,9 +286,9 @@ int console_watch_start(struct console_watch *w, struct vm *vm, struct chardev *
 {
 	int ret;
 
-	w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	w->timer_fd = timer_open();
 	if (w->timer_fd < 0)
-		return diag_errno(d, -errno, "--expect: a timer");
+		return diag_errno(d, w->timer_fd, "--expect: a timer");
 	ret = loop_add(&vm->main_loop, &w->timer, w->timer_fd, POLLIN, timer_ready);
 	if (ret)
 		return diag_errno(d, ret, "--expect: a timer");

@@ -6,6 +6,7 @@
  * A client is heard only while it takes its answers: with OUT_SOFT bytes waiting for it, it is not
  * read from. Events come all the same; at OUT_MAX it is cut off.
  */
+#include "keeper.h"
 #include "qmp.h"
 #include "qmp_migrate.h"
 #include "usock.h"
@@ -22,7 +23,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BACKLOG	 64
@@ -380,7 +380,8 @@ static int make_socket(struct control *ctl, const struct vm_config *config, stru
 	err = default_listen(ctl, config->named, d);
 	if (!err || err == -EADDRINUSE)
 		return err;
-	/* Nobody asked for it. Without a session (cron, su) there is no folder: not worth a word.
+	/*
+	 * Nobody asked for it. Without a session (cron, su) there is no folder: not worth a word.
 	 */
 	log_msg(err == -ENXIO ? LOG_INFO : LOG_WARN, "%s; the guest runs without a control socket",
 		d->text);
@@ -401,7 +402,6 @@ int control_open(struct control **c, struct vm *vm, struct diag *d)
 {
 	const struct vm_config *config = vm->config;
 	struct control *ctl;
-	struct timespec now;
 	int err;
 
 	*c = NULL;
@@ -416,8 +416,9 @@ int control_open(struct control **c, struct vm *vm, struct diag *d)
 	ctl->name = strdup(config->name);
 	err = ctl->name ? make_socket(ctl, config, d)
 			: diag_set(d, -ENOMEM, "out of memory for the control socket");
+	if (!err)
+		err = keeper_add(vm->keeper, ctl->listener.path, &ctl->listener.kept, d);
 	if (!err) {
-		keeper_note(&vm->names, &ctl->listener.name, ctl->listener.path);
 		ctl->spare_fd = fcntl(ctl->listener.fd, F_DUPFD_CLOEXEC, 0);
 		err = loop_add(&vm->main_loop, &ctl->watch, ctl->listener.fd, POLLIN, listen_ready);
 		if (err)
@@ -427,12 +428,9 @@ int control_open(struct control **c, struct vm *vm, struct diag *d)
 		control_free(ctl);
 		return err < 0 ? err : 0;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	ctl->qmp = (struct qmp){ .vm = vm,
-				 .path = ctl->listener.path,
-				 .name = ctl->name,
-				 .started_ns = (uint64_t)now.tv_sec * 1000000000 +
-					       (uint64_t)now.tv_nsec };
+	ctl->qmp = (struct qmp){
+		.vm = vm, .path = ctl->listener.path, .name = ctl->name, .started_ns = loop_now()
+	};
 	*c = ctl;
 	return 0;
 }
@@ -467,7 +465,7 @@ static void tell_end(struct control *ctl)
 	struct qmp *q = &ctl->qmp;
 	struct json_object *o;
 
-	switch (ctl->vm->event) {
+	switch (vm_requested(ctl->vm)) {
 	case VM_EVENT_PANIC:
 		o = json_object_new_object();
 		if (o)

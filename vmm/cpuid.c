@@ -118,7 +118,8 @@ static bool has_entry(const struct kvm_cpuid2 *c, uint32_t function, uint32_t in
 	return false;
 }
 
-/* KVM leaves the levels of leaf 0xb to us: its list has at most the first (cpuid.c of Linux 6.1).
+/*
+ * KVM leaves the levels of leaf 0xb to us: its list has at most the first (cpuid.c of Linux 6.1).
  */
 static void add_topology(struct kvm_cpuid2 *c)
 {

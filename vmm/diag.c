@@ -4,6 +4,7 @@
  */
 #include <unvmm/diag.h>
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,7 +45,8 @@ int diag_errno(struct diag *d, int err, const char *fmt, ...)
 	vsnprintf(d->text, sizeof(d->text), fmt, ap);
 	va_end(ap);
 	used = strlen(d->text);
-	snprintf(d->text + used, sizeof(d->text) - used, ": %s", strerror(-err));
+	snprintf(d->text + used, sizeof(d->text) - used, ": %s%s", strerror(-err),
+		 err == -EMFILE ? " (\"ulimit -n\" tells how many, and raises it)" : "");
 	diag_clean(d->text);
 	return err;
 }

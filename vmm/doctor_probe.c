@@ -38,14 +38,6 @@ static const uint8_t loop_code[] = {
 	0xb9, LOOP_ROUNDS & 0xff, LOOP_ROUNDS >> 8, 0, 0, 0x49, 0x75, 0xfd, 0xe6, 0x80,
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 static void on_alarm(int sig)
 {
 	(void)sig; /* KVM_RUN ends with EINTR: that is all */
@@ -97,7 +89,7 @@ static int enter_loop(int fd)
 static uint64_t time_loop(int fd, const struct kvm_run *run, struct diag *d)
 {
 	int err = enter_loop(fd);
-	uint64_t start = now_ns();
+	uint64_t start = loop_now();
 
 	if (!err)
 		err = kvm_vcpu_run(fd);
@@ -109,7 +101,7 @@ static uint64_t time_loop(int fd, const struct kvm_run *run, struct diag *d)
 		diag_set(d, -EIO, "KVM_RUN ends with exit reason %u", run->exit_reason);
 		return 0;
 	}
-	return now_ns() - start + 1;
+	return loop_now() - start + 1;
 }
 
 /* The best of a few tries: what else the machine does can only make it slower. */

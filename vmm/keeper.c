@@ -24,8 +24,7 @@
 
 #define NAMES_MAX 32
 #define PATH_SIZE 1000
-#define TAKE_MS	  10000
-#define STOP_MS	  1000
+#define WAIT_MS	  10000
 
 /* One message each; a message of another size is the end of the list. */
 struct entry {
@@ -100,23 +99,23 @@ static void remove_name(const struct held *h)
 	(void)flock(h->folder, LOCK_UN);
 }
 
-/* The names, up to a shorter message or the end. */
-static unsigned int learn(struct held *held)
+/* The names, up to a shorter message; false: the guest's process has ended before that. */
+static bool learn(struct held *held, unsigned int *n)
 {
-	unsigned int n = 0;
 	struct entry e;
+	ssize_t got;
 
-	while (n < NAMES_MAX && receive(&e, sizeof(e)) == sizeof(e))
-		if (hold(&held[n], &e))
-			n++;
-	return n;
+	while ((got = receive(&e, sizeof(e))) == sizeof(e))
+		if (*n < NAMES_MAX && hold(&held[*n], &e))
+			++*n;
+	return got > 0;
 }
 
 static _Noreturn void keep(int fd, const struct sandbox *s)
 {
 	struct held held[NAMES_MAX];
 	struct diag d = { 0 };
-	unsigned int n;
+	unsigned int n = 0;
 	sigset_t all;
 	char byte;
 
@@ -128,8 +127,8 @@ static _Noreturn void keep(int fd, const struct sandbox *s)
 	if (dup2(fd, 0) < 0 || close_range(1, ~0u, 0) < 0)
 		_exit(1);
 	keep_one_capability();
-	n = learn(held);
-	if (write(0, "", 1) != 1 || sandbox_enter(s, SANDBOX_KEEPER, &d))
+	/* Nobody reads the answer: then there is work already. */
+	if (learn(held, &n) && write(0, "", 1) == 1 && sandbox_enter(s, SANDBOX_KEEPER, &d))
 		_exit(1);
 	while (receive(&byte, 1) > 0)
 		; /* nothing is heard any more */
@@ -145,9 +144,7 @@ int keeper_start(struct keeper *k, const struct sandbox *s, struct diag *d)
 	int pair[2];
 	pid_t pid;
 
-	k->fd = -1;
-	if (!s->filter && !s->drop)
-		return 0;
+	*k = (struct keeper){ .fd = -1 };
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return diag_errno(d, -errno, "sandbox: cannot make a socket pair");
 	pid = fork();
@@ -164,56 +161,51 @@ int keeper_start(struct keeper *k, const struct sandbox *s, struct diag *d)
 	return 0;
 }
 
-void keeper_note(struct keeper_name **list, struct keeper_name *n, const char *path)
+static int keeper_ended(struct diag *d, int err)
 {
+	return diag_errno(d, err, "sandbox: the keeper of the sockets has ended");
+}
+
+int keeper_add(struct keeper *k, const char *path, bool *kept, struct diag *d)
+{
+	struct entry e = { 0 };
+	size_t len = strlen(path);
 	struct stat st;
 
-	if (lstat(path, &st) < 0)
-		return; /* somebody was faster */
-	*n = (struct keeper_name){
-		.path = path, .dev = st.st_dev, .ino = st.st_ino, .next = *list
-	};
-	*list = n;
-}
-
-static int hand_over(struct keeper *k, struct keeper_name *name, struct diag *d)
-{
-	struct entry e = { .dev = name->dev, .ino = name->ino };
-	size_t len = strlen(name->path);
-
+	*kept = false;
+	if (!k || k->fd < 0 || lstat(path, &st) < 0) /* somebody was faster */
+		return 0;
+	if (k->n == NAMES_MAX)
+		return diag_set(d, -ENOSPC, "sandbox: more than %d sockets and links", NAMES_MAX);
 	if (len >= sizeof(e.path))
-		return diag_set(d, -ENAMETOOLONG, "sandbox: the path %.40s... is too long",
-				name->path);
-	memcpy(e.path, name->path, len + 1);
-	name->taken = true;
-	return send(k->fd, &e, sizeof(e), MSG_NOSIGNAL) < 0 ? -errno : 0;
+		return diag_set(d, -ENAMETOOLONG, "sandbox: the path %.40s... is too long", path);
+	e.dev = st.st_dev;
+	e.ino = st.st_ino;
+	memcpy(e.path, path, len + 1);
+	if (send(k->fd, &e, sizeof(e), MSG_NOSIGNAL) < 0)
+		return keeper_ended(d, -errno);
+	k->n++;
+	*kept = true;
+	return 0;
 }
 
-int keeper_take(struct keeper *k, struct keeper_name *list, struct diag *d)
+int keeper_settle(struct keeper *k, struct diag *d)
 {
 	struct pollfd pfd = { .fd = k->fd, .events = POLLIN };
-	unsigned int n = 0;
-	int err = 0;
 	char answer;
 
 	if (k->fd < 0)
 		return 0;
-	if (!list) {
+	if (!k->n) {
 		keeper_stop(k);
 		return 0;
 	}
-	for (; list && !err; list = list->next) {
-		if (n++ == NAMES_MAX)
-			return diag_set(d, -ENOSPC, "sandbox: more than %d sockets and links",
-					NAMES_MAX);
-		err = hand_over(k, list, d);
-	}
-	if (!err && send(k->fd, "", 1, MSG_NOSIGNAL) < 0)
-		err = -errno;
+	if (send(k->fd, "", 1, MSG_NOSIGNAL) < 0)
+		return keeper_ended(d, -errno);
 	/* Only when it has hold of them may they be replaced. */
-	if (!err && (poll(&pfd, 1, TAKE_MS) != 1 || read(k->fd, &answer, 1) != 1))
-		err = -EPIPE;
-	return err ? diag_errno(d, err, "sandbox: the keeper of the sockets has ended") : 0;
+	if (poll(&pfd, 1, WAIT_MS) != 1 || read(k->fd, &answer, 1) != 1)
+		return keeper_ended(d, -EPIPE);
+	return 0;
 }
 
 void keeper_stop(struct keeper *k)
@@ -224,7 +216,7 @@ void keeper_stop(struct keeper *k)
 		return;
 	/* It reads the end of this direction; the end of the other comes with its own. */
 	shutdown(k->fd, SHUT_WR);
-	(void)poll(&pfd, 1, STOP_MS);
+	(void)poll(&pfd, 1, WAIT_MS);
 	close(k->fd);
 	k->fd = -1;
 }

@@ -425,7 +425,8 @@ int kvm_vcpu_set_sregs2(int vcpu_fd, const struct kvm_sregs2 *sregs)
 
 int kvm_vcpu_get_xsave(const struct kvm *k, int vcpu_fd, struct kvm_xsave *xsave)
 {
-	/* The older call knows only the size that xsave_size has at least (api.rst, 4.42, 4.134).
+	/*
+	 * The older call knows only the size that xsave_size has at least (api.rst, 4.42, 4.134).
 	 */
 	return kioctl(vcpu_fd,
 		      k->xsave_size > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE,

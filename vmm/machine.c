@@ -22,6 +22,9 @@ static int open_image(const char *what, const char *path, struct diag *d)
 	/* Not to hang on a FIFO, which boot_load() refuses. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
+	if (fd < 0 && errno == ENXIO)
+		return diag_set(d, -ENXIO, "%s %s: it is a socket: it must be a regular file", what,
+				path);
 	return fd < 0 ? diag_errno(d, -errno, "%s \"%s\" cannot be opened", what, path) : fd;
 }
 
@@ -155,6 +158,7 @@ int machine_create(struct machine *m, const struct vm_config *config, struct dia
 	if (err)
 		return err;
 	m->vm.sandbox = &m->sandbox;
+	m->vm.keeper = &m->keeper;
 	m->vm.transfer = machine_state_move;
 	err = open_boot_files(m, d);
 	if (!err)
@@ -191,7 +195,7 @@ static int enter_sandbox(struct machine *m, struct diag *d)
 	err = loop_enable(&vm->main_loop);
 	if (err)
 		return diag_errno(d, err, "the event loop cannot be started");
-	err = keeper_take(&m->keeper, vm->names, d);
+	err = keeper_settle(&m->keeper, d);
 	if (err)
 		return err;
 	return sandbox_enter(&m->sandbox, SANDBOX_MAIN, d);

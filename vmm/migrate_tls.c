@@ -14,10 +14,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <unvmm/spawn.h>
+#include <unvmm/timer.h>
 
 #define REPORT_MS 20000 /* the helper's own deadline is 10 s */
 #define END_MS	  5000
@@ -95,14 +95,6 @@ static int start(const struct migrate_tls *t, bool server, int local, int net, i
 
 /* --- what it reports -------------------------------------------------------------------------- */
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static bool readable(int fd, uint64_t until)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
@@ -110,7 +102,7 @@ static bool readable(int fd, uint64_t until)
 	int n;
 
 	do {
-		now = now_ms();
+		now = timer_now_ms();
 		n = poll(&pfd, 1, now < until ? (int)(until - now) : 0);
 	} while (n < 0 && errno == EINTR);
 	return n > 0;
@@ -119,7 +111,7 @@ static bool readable(int fd, uint64_t until)
 /* One line: "+", or "-" and a sentence. */
 static int hear(int report, struct diag *d)
 {
-	uint64_t until = now_ms() + REPORT_MS;
+	uint64_t until = timer_now_ms() + REPORT_MS;
 	char line[LINE_SIZE];
 	size_t len = 0;
 
@@ -179,6 +171,6 @@ void migrate_tls_end(int ended)
 {
 	if (ended < 0)
 		return;
-	(void)readable(ended, now_ms() + END_MS);
+	(void)readable(ended, timer_now_ms() + END_MS);
 	close(ended);
 }

@@ -37,7 +37,8 @@ int migrate_tls_connect(const struct migrate_tls *t, int net, int *ended,
  */
 int migrate_tls_accept(const struct migrate_tls *t, int listener, struct diag *d) must_check;
 
-/* Waits a moment for the helper's end, which has its last words to say; closes `ended` (-1: none).
+/*
+ * Waits a moment for the helper's end, which has its last words to say; closes `ended` (-1: none).
  */
 void migrate_tls_end(int ended);
 

@@ -177,12 +177,8 @@ static int run_closefd(struct qmp_call *c)
 const char *qmp_run_state(const struct qmp *q)
 {
 	struct vm *vm = q->vm;
-	enum vm_event event;
 
-	vm_lock(vm);
-	event = vm->event;
-	vm_unlock(vm);
-	switch (event) {
+	switch (vm_requested(vm)) {
 	case VM_EVENT_NONE:
 	case VM_EVENT_REBOOT:
 		if (vm->held)
@@ -249,8 +245,10 @@ static int run_cpus(struct qmp_call *c)
 static int run_stop(struct qmp_call *c)
 {
 	bool was = c->qmp->vm->paused;
-	int err = vm_pause(c->qmp->vm, &c->diag);
+	int err = qmp_migrate_settled(c->qmp, &c->diag);
 
+	if (!err)
+		err = vm_pause(c->qmp->vm, &c->diag);
 	if (!err && !was)
 		qmp_event(c->qmp, "STOP", NULL);
 	return err;
@@ -258,9 +256,11 @@ static int run_stop(struct qmp_call *c)
 
 static int run_cont(struct qmp_call *c)
 {
-	int saved = qmp_migrate_continue(c->qmp, &c->diag);
+	int saved = qmp_migrate_settled(c->qmp, &c->diag);
 	bool was = c->qmp->vm->paused;
 
+	if (!saved)
+		saved = qmp_migrate_continue(c->qmp, &c->diag);
 	if (saved < 0)
 		return saved;
 	vm_resume(c->qmp->vm);
@@ -277,7 +277,7 @@ static int run_powerdown(struct qmp_call *c)
 	vm_lock(vm);
 	has = vm->power_button;
 	if (has)
-		vm->power_button(vm);
+		vm->power_button(vm->power_button_arg);
 	vm_unlock(vm);
 	if (!has)
 		return diag_set(&c->diag, -EOPNOTSUPP, "this machine has no power button");

@@ -175,6 +175,20 @@ const char *qmp_migrate_run_state(const struct qmp *q)
 		       : "finish-migrate";
 }
 
+int qmp_migrate_settled(struct qmp *q, struct diag *d)
+{
+	struct migration_status s = { 0 };
+
+	if (!q->migration)
+		return 0;
+	q->migration->ops->status(q->migration->engine, &s);
+	if (!s.outgoing || (s.phase != MIGRATION_SWITCH && s.phase != MIGRATION_COMMITTED))
+		return 0;
+	return diag_set(
+		d, -EBUSY,
+		"the guest is being handed over; say it again when the migration has ended");
+}
+
 int qmp_migrate_continue(struct qmp *q, struct diag *d)
 {
 	struct migration_status s;

@@ -45,6 +45,11 @@ void qmp_migrate_event(struct qmp *q, enum migration_phase phase);
 /* QMP's RunState of a machine that a migration holds. */
 const char *qmp_migrate_run_state(const struct qmp *q);
 /*
+ * `stop` and `cont`: -EBUSY while the guest is between two hosts, when what is said here would be
+ * lost if it goes on there.
+ */
+int qmp_migrate_settled(struct qmp *q, struct diag *d) must_check;
+/*
  * `cont` after a save that left the guest stopped: 1 if it goes on now, 0 if there was no such
  * save; -EBUSY: another has taken its disks.
  */

@@ -40,7 +40,8 @@ struct run_options {
 	uint64_t timeout_ms;  /* 0: none */
 	uint64_t shutdown_ms; /* from the request to power off to the end of the guest */
 	enum log_level log_level;
-	/* `receive` only: where the guest comes from, exactly one of these. They point into argv.
+	/*
+	 * `receive` only: where the guest comes from, exactly one of these. They point into argv.
 	 */
 	const char *listen, *from;
 	bool stdio;

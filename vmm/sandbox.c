@@ -86,6 +86,9 @@ static int find_user(struct sandbox *s, const char *name, struct diag *d)
 		s->gid = pw->pw_gid;
 	} else if (number) {
 		s->uid = s->gid = id;
+	} else if (strspn(name, "0123456789") == strlen(name)) {
+		return diag_set(d, -EINVAL, "user: %.60s is above %u, the largest user number",
+				name, ID_MAX);
 	} else if (err) {
 		return diag_errno(d, -err, "the user \"%.60s\" cannot be looked up", name);
 	} else {

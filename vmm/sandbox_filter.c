@@ -168,7 +168,7 @@ const struct sandbox_rule sandbox_rules[] = {
 	ALLOW(pread64, M | F | G,
 	      "kernel and initrd at a reset, KVM's statistics; a function's registers; memory out "
 	      "of a snapshot"),
-	ALLOW(lseek, G, "passes over what of a snapshot is read later"),
+	ALLOW(lseek, G, "what of a snapshot is read later, of memory never touched"),
 	ALLOW(pwrite64, M | F, "a function's registers; main switches it off at the end"),
 	WHEN(newfstatat, M | F | G, 3, EQUAL, AT_EMPTY_PATH,
 	     "fstat: the kernel's size at a reset; what a vfio-user server sent"),

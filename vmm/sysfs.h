@@ -34,7 +34,8 @@ int sysfs_write(int root, const char *text, const char *fmt, ...) printf_like(3,
 int sysfs_link(int root, char *name, size_t size, const char *fmt, ...) printf_like(4, 5);
 bool sysfs_exists(int root, const char *fmt, ...) printf_like(2, 3);
 
-/* The names in a folder, sorted, without those that begin with a dot; none if there is no folder.
+/*
+ * The names in a folder, sorted, without those that begin with a dot; none if there is no folder.
  */
 struct sysfs_names {
 	unsigned int n;

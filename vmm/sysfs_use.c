@@ -116,7 +116,8 @@ static bool has_open(int root, const char *pid, const char *want)
 	return found;
 }
 
-/* A process that has the disk open, as a guest's VMM has: the kernel would take it from under it.
+/*
+ * A process that has the disk open, as a guest's VMM has: the kernel would take it from under it.
  */
 static bool opened_by(int root, const char *name, char *pid, size_t size)
 {

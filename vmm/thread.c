@@ -19,7 +19,8 @@ int thread_start(pthread_t *thread, const char *name, int unblocked, void *(*fn)
 	if (err)
 		return diag_errno(d, err, "cannot start the thread \"%s\"", name);
 	err = -pthread_attr_setstacksize(&attr, THREAD_STACK);
-	/* The new thread inherits the mask: no signal can come to it before it would set its own.
+	/*
+	 * The new thread inherits the mask: no signal can come to it before it would set its own.
 	 */
 	sigfillset(&mask);
 	for (size_t i = 0; i < ARRAY_SIZE(faults); i++)

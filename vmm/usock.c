@@ -129,6 +129,17 @@ static int make_room(const char *path, struct diag *d)
 	return 0;
 }
 
+/* Returns -error. */
+static int why_not(const char *path, struct diag *d, int error)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (error != ENOENT || !slash)
+		return diag_set(d, -error, "%s", strerror(error));
+	return diag_set(d, -error, "there is no folder %.*s; make it or choose another path",
+			(int)(slash - path), path);
+}
+
 int usock_listen(struct usock *u, const char *path, int backlog, struct diag *d)
 {
 	struct sockaddr_un addr;
@@ -145,14 +156,13 @@ int usock_listen(struct usock *u, const char *path, int backlog, struct diag *d)
 	err = make_room(path, d);
 	if (!err)
 		u->fd = new_socket();
-	/* bind() gives the file the mode of the socket's inode: it is 0600 from its first moment.
+	/*
+	 * bind() gives the file the mode of the socket's inode: it is 0600 from its first moment.
 	 */
 	if (!err && (u->fd < 0 || fchmod(u->fd, 0600) < 0 ||
 		     bind(u->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-		     lstat(path, &u->stat) < 0 || listen(u->fd, backlog) < 0)) {
-		err = -errno;
-		diag_set(d, err, "%s", strerror(-err));
-	}
+		     lstat(path, &u->stat) < 0 || listen(u->fd, backlog) < 0))
+		err = why_not(path, d, errno);
 	unlock_folder(lock);
 	if (err)
 		usock_close(u);
@@ -164,7 +174,7 @@ void usock_close(struct usock *u)
 	struct stat st;
 
 	/* Only our own: by now another process may have put one of its own there. */
-	if (u->path && u->stat.st_ino && !u->name.taken && lstat(u->path, &st) == 0 &&
+	if (u->path && u->stat.st_ino && !u->kept && lstat(u->path, &st) == 0 &&
 	    st.st_ino == u->stat.st_ino && st.st_dev == u->stat.st_dev)
 		(void)unlink(u->path);
 	if (u->fd >= 0)

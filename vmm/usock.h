@@ -12,11 +12,10 @@
 #ifndef UNVMM_VMM_USOCK_H
 #define UNVMM_VMM_USOCK_H
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 #include <unvmm/diag.h>
-
-#include "keeper.h"
 
 #define USOCK_PATH_MAX 107 /* characters that fit into a struct sockaddr_un */
 
@@ -24,7 +23,7 @@ struct usock {
 	int fd;	    /* -1: none */
 	char *path; /* owned */
 	struct stat stat;
-	struct keeper_name name; /* for its owner: see keeper.h */
+	bool kept; /* path is for the keeper to remove: keeper_add() */
 };
 
 /*
@@ -32,7 +31,7 @@ struct usock {
  * a process listens there. The sentence does not name the path: prefix it.
  */
 int usock_listen(struct usock *u, const char *path, int backlog, struct diag *d) must_check;
-/* Closes it, and removes the path if it still leads to this socket and no keeper has taken it. */
+/* Closes it, and removes the path if it still leads to this socket and it is not the keeper's. */
 void usock_close(struct usock *u);
 
 /* A connection that does not block, or -errno: -ECONNREFUSED when nobody listens, -EAGAIN when the

@@ -112,8 +112,7 @@ static void handle_exit(struct vcpu *c)
 	case KVM_EXIT_MMIO:
 		exit_mmio(c);
 		break;
-	case KVM_EXIT_SHUTDOWN: /* a reset on a PC; where it was is lost (AMD APM vol. 2, 15.14.3)
-				 */
+	case KVM_EXIT_SHUTDOWN: /* a PC resets; where it was is lost (AMD APM vol. 2, 15.14.3) */
 		log_limited(&c->set->faults, LOG_WARN, "vcpu %u: triple fault: the guest resets",
 			    c->id);
 		vm_request(c->vm, VM_EVENT_REBOOT, 0);
@@ -204,8 +203,7 @@ static void run_guest(struct vcpu *c)
 		if (r >= 0)
 			handle_exit(c);
 		else if (!run_failed(c, r, removals))
-			return; /* it may never say -EINTR again: the request for the end is enough
-				 */
+			return; /* it may never say -EINTR again: the request for the end does */
 	}
 }
 
@@ -254,12 +252,11 @@ static int vcpu_create(struct vcpu *c, struct kvm_cpuid2 *cpuid, struct diag *d)
 
 int vcpus_create(struct vcpu_set *s, struct vm *vm, unsigned int n, struct diag *d)
 {
+	pthread_condattr_t attr;
 	int err = 0;
 
 	*s = (struct vcpu_set){ 0 };
 	pthread_mutex_init(&s->park_lock, NULL);
-	pthread_condattr_t attr;
-
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &attr);

@@ -20,7 +20,8 @@ int vcpu_state_reset(struct vcpu *c, const struct boot_entry *entry, struct diag
 #define MSR_TSC_ADJUST	 0x3b
 #define MSR_TSC_DEADLINE 0x6e0
 
-/* Reads the MSRs whose indexes are in out[]. What cannot be read is taken out; the rest is counted.
+/*
+ * Reads the MSRs whose indexes are in out[]. What cannot be read is taken out; the rest is counted.
  */
 int vcpu_state_read_msrs(const struct vcpu *c, struct kvm_msr_entry *out,
 			 unsigned int n) must_check;

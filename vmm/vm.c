@@ -111,6 +111,16 @@ void vm_fail(struct vm *vm, const char *fmt, ...)
 	vm_request(vm, VM_EVENT_ERROR, 0);
 }
 
+enum vm_event vm_requested(struct vm *vm)
+{
+	enum vm_event event;
+
+	vm_lock(vm);
+	event = vm->event;
+	vm_unlock(vm);
+	return event;
+}
+
 /* Lets the vcpus go on, unless the machine is about to end or reset: that will see to them. */
 static void unpark(struct vm *vm)
 {
@@ -249,7 +259,8 @@ void vm_remove_mapper(struct vm *vm, struct vm_mapper *m)
 
 bool vm_memory_fault(struct vm *vm, uint32_t removals)
 {
-	/* Several vcpus may stumble over one page: the first has it removed, for the others, too.
+	/*
+	 * Several vcpus may stumble over one page: the first has it removed, for the others, too.
 	 */
 	bool removed = slots_removals(&vm->slots) != removals;
 

@@ -41,11 +41,11 @@ struct chardev_user {
 typedef void (*chardev_watch_fn)(void *opaque, const uint8_t *buf, size_t len);
 
 /*
- * spec: "stdio" (raw mode on a terminal, restored at close and on fatal signals; Ctrl-A x quits,
- * Ctrl-A Ctrl-A sends Ctrl-A, Ctrl-A h helps), "file:PATH" (truncated, 0600), "unix:PATH" (listens,
- * 0600, one client at a time; a stale socket is replaced, a live one is an error), "pty" (a new
- * pseudo-terminal in raw mode; readers may come and go), "pty:PATH" (PATH becomes a symbolic link
- * to it; a link to another pty is replaced), "none". NULL with a sentence.
+ * spec: "stdio" (on a terminal, Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A, Ctrl-A h helps),
+ * "file:PATH" (truncated, 0600), "unix:PATH" (listens, 0600, one client at a time; a stale socket
+ * is replaced, a live one is an error), "pty" (a new pseudo-terminal in raw mode; readers may come
+ * and go), "pty:PATH" (PATH becomes a symbolic link to it; a link to another pty is replaced),
+ * "none". NULL with a sentence.
  */
 struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d) must_check;
 /*
@@ -53,6 +53,11 @@ struct chardev *chardev_open(struct vm *vm, const char *spec, struct diag *d) mu
  * Called when the main loop does not run any more, before loop_fini(). NULL does nothing.
  */
 void chardev_close(struct chardev *c);
+/*
+ * A terminal gets raw mode, if we are in its foreground, until chardev_close(). Apart from opening
+ * it, so that its keys make signals while the machine is being set up. Others: nothing to do.
+ */
+int chardev_take_terminal(struct chardev *c, struct diag *d) must_check;
 /* After SIGCONT, on the main loop: takes the terminal again if we are in the foreground. */
 void chardev_continue(struct chardev *c);
 /*

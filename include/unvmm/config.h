@@ -35,8 +35,7 @@ struct vm_config {
 	char *control;	 /* "unix:PATH" | "none"; NULL: where `unvmm list` looks (control.h) */
 	char *console;	 /* as chardev.h has it: "stdio" | "pty" | "none" | "file:PATH" ... */
 	int64_t vcpus;	 /* 1..64, default 1 */
-	uint64_t memory; /* bytes, default 256 MiB, at least 16 MiB, multiple of 4 KiB (2 MiB huge)
-			  */
+	uint64_t memory; /* bytes, default 256 MiB, from 16 MiB, in steps of 4 KiB (huge: 2 MiB) */
 	bool hugepages;	 /* RAM from the host's pool of 2 MiB pages */
 	bool shared;	 /* RAM from a memfd, which other processes can be given */
 	bool incoming;	 /* the guest comes from elsewhere: config_load_incoming() */

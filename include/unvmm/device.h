@@ -167,7 +167,8 @@ struct device_class {
 	 */
 	void (*info)(const struct device *dev, struct report *r);
 	void (*stats)(const struct device *dev, struct report *r);
-	/* Releases everything. The io thread still runs; no vcpu does. NULL for nothing to release.
+	/*
+	 * Releases everything. The io thread still runs; no vcpu does. NULL for nothing to release.
 	 */
 	void (*destroy)(struct device *dev);
 };

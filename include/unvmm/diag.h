@@ -12,8 +12,7 @@
 #include <unvmm/compiler.h>
 
 struct diag {
-	char text[512]; /* one line, without control characters; empty as long as nothing went wrong
-			 */
+	char text[512]; /* one line, without control characters; empty while nothing went wrong */
 };
 
 /*

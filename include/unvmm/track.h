@@ -13,7 +13,8 @@
 
 struct vm;
 
-/* How long the guest stood for it, in nanoseconds; the parts follow each other and sum to `total`.
+/*
+ * How long the guest stood for it, in nanoseconds; the parts follow each other and sum to `total`.
  */
 struct track_pause {
 	uint64_t park;	  /* vcpus out of the guest, devices that were not meant */

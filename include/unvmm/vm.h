@@ -23,7 +23,7 @@
 
 struct pci_host;
 struct chardev;
-struct keeper_name;
+struct keeper;
 struct sandbox;
 struct vcpu_set;
 struct vfio;
@@ -61,10 +61,10 @@ struct vm {
 	bool io_started;
 	struct io_thread vf; /* likewise by vm_vf_loop() */
 	bool vf_started;
-	struct pci_host *pci;	   /* set by the PCI host bridge, the first device */
-	struct chardev *console;   /* of the serial port */
-	struct chardev *attended;  /* of --expect, --input and the terminal's signals; never NULL */
-	struct keeper_name *names; /* in the file system: they end with the guest */
+	struct pci_host *pci;	  /* set by the PCI host bridge, the first device */
+	struct chardev *console;  /* of the serial port */
+	struct chardev *attended; /* of --expect, --input and the terminal's signals; never NULL */
+	struct keeper *keeper;	  /* of names in the file system (vmm/keeper.h); NULL: none */
 	struct vfio *vfio; /* the container of the assigned functions; lives as long as they */
 	struct device *devices;
 	/*
@@ -84,7 +84,9 @@ struct vm {
 	struct diag error;
 	struct loop_work event_work; /* runs on_event on the main loop */
 	void (*on_event)(struct vm *vm);
-	void (*power_button)(struct vm *vm); /* set by the ACPI device; control lock held */
+	/* Set by the ACPI device; NULL: there is none. Control lock held. */
+	void (*power_button)(void *arg);
+	void *power_button_arg;
 
 	void (*access_end)(void *arg); /* under the lock: vm_end_access_with() */
 	void *access_arg;
@@ -109,6 +111,8 @@ void vm_request(struct vm *vm, enum vm_event event, uint8_t code);
 
 /* The same for host errors: VM_EVENT_ERROR with a sentence. */
 void vm_fail(struct vm *vm, const char *fmt, ...) printf_like(2, 3);
+/* What has been asked for. Any thread, without the lock. */
+enum vm_event vm_requested(struct vm *vm) must_check;
 
 /*
  * The operator's pause: when it returns, the vcpus are parked and the devices have finished what
@@ -131,7 +135,8 @@ void vm_release(struct vm *vm);
 int vm_claim(struct vm *vm, struct diag *d) must_check;
 void vm_yield(struct vm *vm);
 
-/* The io thread's loop for software devices; starts the thread on first use. NULL with a sentence.
+/*
+ * The io thread's loop for software devices; starts the thread on first use. NULL with a sentence.
  */
 struct loop *vm_io_loop(struct vm *vm, struct diag *d) must_check;
 

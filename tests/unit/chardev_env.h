@@ -133,6 +133,7 @@ static inline void start_stdio(struct fixture *x, int in, int out, size_t room)
 	dup2(in, STDIN_FILENO);
 	dup2(out, STDOUT_FILENO);
 	start(x, "stdio", room);
+	assert_int_equal(chardev_take_terminal(x->f->vm.console, NULL), 0);
 }
 
 static inline void stop(struct fixture *x)
@@ -158,7 +159,7 @@ static inline void put_patiently(struct fixture *x, const uint8_t *buf, size_t l
 		size_t n = chardev_room(x->f->vm.console);
 
 		if (!n) {
-			assert_true(fake_vm_run(x->f, has_room, x, 3000));
+			assert_true(fake_vm_run(x->f, has_room, x, 30000));
 			continue;
 		}
 		n = n < len ? n : len;
@@ -172,7 +173,7 @@ static inline void put_patiently(struct fixture *x, const uint8_t *buf, size_t l
 static inline void expect_input(struct fixture *x, const char *text)
 {
 	x->sink.want = strlen(text);
-	if (!fake_vm_run(x->f, sink_has, &x->sink, 2000))
+	if (!fake_vm_run(x->f, sink_has, &x->sink, 30000))
 		fail_msg("the device got %zu bytes instead of \"%s\"", x->sink.len, text);
 	assert_int_equal(x->sink.len, strlen(text));
 	assert_memory_equal(x->sink.buf, text, strlen(text));

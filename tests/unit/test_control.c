@@ -197,7 +197,8 @@ static void test_explicit_path(void **state)
 	snprintf(spec, sizeof(spec), "unix:%s", x->dir);
 	refused(x, "no socket is there");
 	snprintf(spec, sizeof(spec), "unix:%s/no/such", x->dir);
-	refused(x, "No such file");
+	refused(x, "there is no folder /");
+	refused(x, "/no; make it");
 	memset(spec + 5, 'a', 120);
 	spec[125] = '\0';
 	refused(x, "1 to 107 characters");

@@ -120,7 +120,7 @@ static void test_power_button(void **state)
 {
 	struct fake_vm *f = *state;
 
-	f->vm.power_button(&f->vm);
+	f->vm.power_button(f->vm.power_button_arg);
 	assert_int_equal(inw(f, PM1_STS), PWRBTN);
 	assert_false(fake_line(f, PLAT_GSI_SCI)); /* not enabled yet */
 	outw(f, PM1_EN, PWRBTN | 0x0020);
@@ -133,7 +133,7 @@ static void test_power_button(void **state)
 	outw(f, PM1_STS, PWRBTN);
 	assert_false(fake_line(f, PLAT_GSI_SCI));
 	assert_int_equal(inw(f, PM1_STS), 0);
-	f->vm.power_button(&f->vm);
+	f->vm.power_button(f->vm.power_button_arg);
 	assert_true(fake_line(f, PLAT_GSI_SCI));
 	assert_int_equal(bus_read(&f->vm.pio, PM1_STS, 4), (PWRBTN | 0x20u) << 16 | PWRBTN);
 }
@@ -143,7 +143,7 @@ static void test_reset(void **state)
 	struct fake_vm *f = *state;
 
 	outw(f, PM1_EN, PWRBTN);
-	f->vm.power_button(&f->vm);
+	f->vm.power_button(f->vm.power_button_arg);
 	assert_true(fake_line(f, PLAT_GSI_SCI));
 	for (struct device *dev = f->vm.devices; dev; dev = dev->next)
 		assert_int_equal(dev->cls->reset(dev, NULL), 0);
@@ -162,7 +162,7 @@ static void test_state(void **state)
 
 	outw(f, PM1_EN, PWRBTN);
 	outw(f, PM1_CNT, 5 << 10);
-	f->vm.power_button(&f->vm);
+	f->vm.power_button(f->vm.power_button_arg);
 	for (struct device *dev = f->vm.devices; dev; dev = dev->next)
 		state_check_roundtrip(dev->id, dev->state, dev->nstate);
 	assert_string_equal(pm->cls->name, "acpi-pm");

@@ -26,8 +26,6 @@ struct fixture {
 	unsigned int pressed;
 };
 
-static struct fixture *current;
-
 static void capture(struct qmp_session *s, const char *text, size_t len)
 {
 	struct fixture *x = container_of(s, struct fixture, s);
@@ -41,10 +39,9 @@ static void capture(struct qmp_session *s, const char *text, size_t len)
 	x->out[x->len] = '\0';
 }
 
-static void press(struct vm *vm)
+static void press(void *arg)
 {
-	(void)vm;
-	current->pressed++;
+	((struct fixture *)arg)->pressed++;
 }
 
 static int setup(void **state)
@@ -54,10 +51,10 @@ static int setup(void **state)
 	assert_non_null(x);
 	x->f = fake_vm_new("none");
 	x->f->vm.power_button = press;
+	x->f->vm.power_button_arg = x;
 	x->qmp = (struct qmp){ .vm = &x->f->vm, .name = "web", .path = "/x/web.sock" };
 	x->s.send = capture;
 	qmp_open(&x->s, &x->qmp);
-	current = x;
 	*state = x;
 	return 0;
 }

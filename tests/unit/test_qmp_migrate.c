@@ -237,7 +237,8 @@ static void test_save_and_continue(void **state)
 	x->engine.status = (struct migration_status){ .outgoing = true,
 						      .file = true,
 						      .phase = MIGRATION_SWITCH };
-	assert_string_equal(say(x, "{\"execute\":\"cont\"}"), DONE);
+	refused(x, "{\"execute\":\"cont\"}", "being handed over");
+	refused(x, "{\"execute\":\"stop\"}", "being handed over");
 	assert_true(x->f->vm.held);
 	x->engine.status.phase = MIGRATION_COMPLETED;
 	assert_non_null(strstr(say(x, "{\"execute\":\"cont\"}"), "RESUME"));

@@ -319,7 +319,7 @@ static uint8_t wait_half_second(struct fake_vm *f)
 	uint8_t c;
 
 	assert_false(raised(f));
-	assert_true(fake_vm_run(f, raised, f, 3000));
+	assert_true(fake_vm_run(f, raised, f, 30000));
 	took = clock_ms() - start;
 	/* Late is this machine's load, early is wrong. */
 	if (took < 400)
@@ -369,7 +369,7 @@ static void test_update_interrupt(void **state)
 	assert_int_equal(rd(f, REG_C), 0);
 	/* One a second until it is disabled. */
 	assert_true(timer_left() && timer_left() <= 1000000000);
-	assert_true(fake_vm_run(f, raised, f, 3000));
+	assert_true(fake_vm_run(f, raised, f, 30000));
 	/* Nothing more to tell before C was read. */
 	assert_int_equal(timer_left(), 0);
 	wr(f, REG_B, B_24H);
@@ -487,7 +487,7 @@ static void test_periodic_interrupt(void **state)
 	wr(f, REG_B, B_24H | B_PIE);
 	assert_true(timer_left() > 0 && timer_left() <= 250000000);
 	start = clock_ms();
-	assert_true(fake_vm_run(f, raised, f, 2000));
+	assert_true(fake_vm_run(f, raised, f, 30000));
 	took = clock_ms() - start;
 	if (took < 200)
 		fail_msg("4 Hz: an interrupt after %llu ms", (unsigned long long)took);
@@ -642,7 +642,7 @@ static void test_alarm_is_moved(void **state)
 		if (late)
 			sleep_ms(700);
 		load(dev, blob, len);
-		assert_true(fake_vm_run(f, raised, f, 3000));
+		assert_true(fake_vm_run(f, raised, f, 30000));
 		assert_int_equal(rd(f, REG_C), C_IRQF | C_AF | C_UF);
 	}
 	/* Without an enabled interrupt no timer runs after a load either. */
@@ -664,7 +664,7 @@ static void test_state_with_interrupts(void **state)
 	assert_string_equal(desc->fields[1].name, "cmos");
 	set_hms(f, 0x10, 0x00, 0x00);
 	wr(f, REG_B, B_24H | B_UIE);
-	assert_true(fake_vm_run(f, raised, f, 3000));
+	assert_true(fake_vm_run(f, raised, f, 30000));
 	state_check_roundtrip("rtc0", dev->state, dev->nstate);
 	assert_int_equal(desc->validate(dev->state->obj, dev->state->obj, &d), 0);
 	cmos[REG_C] = C_UF; /* enabled, but no IRQF */
@@ -688,7 +688,7 @@ static void test_reset_ends_interrupts(void **state)
 	(void)rd(f, REG_C);
 	wr(f, REG_B, B_24H | B_UIE);
 	wait_half_second(f);
-	assert_true(fake_vm_run(f, raised, f, 3000));
+	assert_true(fake_vm_run(f, raised, f, 30000));
 	assert_int_equal(dev->cls->reset(dev, NULL), 0);
 	assert_false(raised(f));
 	assert_int_equal(timer_left(), 0);

@@ -91,7 +91,8 @@ static void strangers_are_refused(void **state)
 	(void)state;
 	ROOT_ONLY();
 	expect_refusal("nosuchuser", -ENOENT, "there is no user \"nosuchuser\" on this host");
-	expect_refusal("4294967295", -ENOENT, "no user"); /* -1, which would mean "as it is" */
+	/* -1, which would mean "as it is". */
+	expect_refusal("4294967295", -EINVAL, "user: 4294967295 is above 4294967294");
 	expect_refusal("root:nosuchgroup", -ENOENT, "there is no group \"nosuchgroup\"");
 	expect_refusal("root:4294967295", -ENOENT, "there is no group");
 }

@@ -358,7 +358,7 @@ static void test_full_transmitter(void **state)
 	assert_int_equal(in(f, UART_IIR) & 0xf, UART_IIR_THRI);
 	/* It stops for good: after a second the guest goes on without it. */
 	assert_in_range(print_until_full(f, 1000000), 65536, 140000);
-	assert_true(fake_vm_run(f, thr_empty, f, 3000));
+	assert_true(fake_vm_run(f, thr_empty, f, 30000));
 	assert_true(line(f));
 	assert_int_equal(print_until_full(f, 200000), 200000);
 	fake_vm_free(f);

@@ -32,7 +32,7 @@
 #define CORE	 VIRTIO_SOFT_RING_FEATURES
 #define PORTS	 (CORE | VIRTIO_BIT(VIRTIO_CONSOLE_F_MULTIPORT))
 #define LIVE	 0x0f
-#define DEADLINE 5000 /* ms: long past what any machine needs */
+#define DEADLINE 30000 /* ms: long past what any machine needs */
 
 extern const struct device_class virtio_console_class;
 

@@ -40,7 +40,7 @@ static void call(struct loop *l, struct call *c)
 	sem_init(&c->done, 0, 0);
 	loop_call(l, &c->work);
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 10;
+	until.tv_sec += 30;
 	assert_int_equal(sem_timedwait(&c->done, &until), 0);
 }
 
@@ -95,16 +95,18 @@ static void test_idle(void **state)
 	struct timespec while_idle = { .tv_nsec = 200 * 1000 * 1000 };
 	struct loop *vf = vm_vf_loop(&f->vm, &d);
 	struct call c;
-	unsigned long before;
+	unsigned long before, after = 0;
 
 	(void)state;
 	assert_non_null(vf);
 	call(vf, &c);
-	nanosleep(&while_idle, NULL);
-	before = switches(c.tid);
-	assert_true(before > 0);
-	nanosleep(&while_idle, NULL);
-	assert_int_equal(switches(c.tid), before);
+	/* Once it has gone to sleep. */
+	do {
+		before = after;
+		nanosleep(&while_idle, NULL);
+		after = switches(c.tid);
+		assert_in_range(after, 1, 100);
+	} while (after != before);
 	fake_vm_free(f);
 }
 
