@@ -277,10 +277,15 @@ static const struct state_desc entry_state = {
 	.nfields = ARRAY_SIZE(entry_fields),
 };
 
+static uint32_t table_used(const void *obj)
+{
+	return ((const struct msix *)obj)->nvectors;
+}
+
 static const struct state_field msix_fields[] = {
 	STATE_SCALAR_CHECK(STATE_U16, struct msix, nvectors),
 	STATE_SCALAR(STATE_U64, struct msix, pending),
-	STATE_ARRAY(struct msix, table, entry_state),
+	STATE_ARRAY_USED(struct msix, table, entry_state, table_used),
 };
 
 const struct state_desc msix_state = {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio_pci.c - the one virtio-PCI function that guests see (virtio 1.2, section 4.1), whatever
- * serves its rings: BAR layout, capabilities, and when the vdev runs. The registers are in
- * virtio_regs.c, doorbells in virtio_doorbell.c, saved state in virtio_pci_state.c. Control lock
- * held, the note functions aside.
+ * serves its rings: its BAR, and when the vdev runs. Its configuration space is in
+ * virtio_pci_config.c, the registers in virtio_regs.c, doorbells in virtio_doorbell.c, saved state
+ * in virtio_pci_state.c. Control lock held, the note functions aside.
  */
 #include <unvmm/log.h>
 
@@ -22,7 +22,6 @@
 #define VIRTIO_DEVICE_BASE 0x1040 /* plus the device type (4.1.2) */
 #define VIRTIO_SUBSYSTEM   0x1100
 #define STOP_TIMEOUT_S	   10
-#define MASTER_OFF_S	   1 /* for which a vcpu waits */
 
 /* --- when the vdev runs ---------------------------------------------------------------------- */
 
@@ -32,7 +31,8 @@ void vp_connect_queue(struct virtio_pci *t, unsigned int q)
 
 	if (msix_connect(&t->msix, t->irq_sources[q], vq->vector))
 		vq->vector = VIRTIO_MSI_NO_VECTOR;
-	/* The owner of the queue reads it while we write: a queue nobody listens to costs nothing.
+	/*
+	 * The owner of the queue reads it while we write: a queue nobody listens to costs nothing.
 	 */
 	__atomic_store_n(&vq->irq_fd, vq->vector == VIRTIO_MSI_NO_VECTOR ? -1 : t->irq_fds[q],
 			 __ATOMIC_RELEASE);
@@ -123,6 +123,19 @@ static void settle_work(struct loop_work *w)
 	vm_unlock(t->v->vm);
 }
 
+/*
+ * A guest that has moved here does not wait for this: KVM takes its time with each doorbell, and
+ * those that are rung before trap.
+ */
+static void wire_work(struct loop_work *w)
+{
+	struct virtio_pci *t = container_of(w, struct virtio_pci, wire);
+
+	vm_lock(t->v->vm);
+	vp_doorbells_wire(t);
+	vm_unlock(t->v->vm);
+}
+
 static bool can_run(const struct virtio_pci *t)
 {
 	/*
@@ -149,8 +162,11 @@ void vp_update_run(struct virtio_pci *t)
 		begun = t->v->ops->start(t->v);
 		if (begun < 0)
 			vdev_needs_reset(t->v, "its queues cannot be used as they are programmed");
+		else if (!begun && t->loaded)
+			loop_call(&t->v->vm->main_loop, &t->wire);
 		else if (!begun)
 			vp_doorbells_wire(t);
+		t->loaded = false;
 	} else if (t->run == VP_RUNNING && !want) {
 		t->run = VP_STOPPING;
 		/*
@@ -175,105 +191,7 @@ void vp_begin_reset(struct virtio_pci *t)
 		vp_settle(t); /* the vdev may have stopped at once */
 }
 
-/* --- BAR accesses ---------------------------------------------------------------------------- */
-
-static uint64_t device_config_read(struct virtio_pci *t, uint64_t off, unsigned int len)
-{
-	uint64_t v = 0;
-
-	if (!range_within(off, len, 0, t->v->config_size))
-		return UINT64_MAX;
-	t->v->ops->config_read(t->v, (unsigned int)off, &v, len);
-	return v;
-}
-
-static uint64_t vp_bar_read(void *dev, uint64_t off, unsigned int len)
-{
-	struct virtio_pci *t = dev;
-
-	vp_settle(t);
-	if (off < VP_ISR) {
-		const struct vp_reg *r = vp_reg_find(off - VP_COMMON, len);
-
-		return r ? r->read(t) : UINT64_MAX;
-	}
-	if (off == VP_ISR && len == 1) {
-		uint8_t isr = t->isr;
-
-		t->isr = 0; /* reading acknowledges (4.1.4.5) */
-		return isr;
-	}
-	if (off >= VP_DEVICE && off < VP_DOORBELLS)
-		return device_config_read(t, off - VP_DEVICE, len);
-	return UINT64_MAX;
-}
-
-static void vp_bar_write(void *dev, uint64_t off, unsigned int len, uint64_t value)
-{
-	struct virtio_pci *t = dev;
-
-	if (off >= VP_DOORBELLS) {
-		vp_doorbell_trapped(t, off - VP_DOORBELLS);
-		return;
-	}
-	vp_settle(t);
-	if (off < VP_ISR) {
-		const struct vp_reg *r = vp_reg_find(off - VP_COMMON, len);
-
-		if (r && r->policy != REG_READONLY)
-			r->write(t, (uint32_t)value);
-	} else if (off >= VP_DEVICE && t->v->ops->config_write &&
-		   range_within(off - VP_DEVICE, len, 0, t->v->config_size)) {
-		t->v->ops->config_write(t->v, (unsigned int)(off - VP_DEVICE), &value, len);
-	}
-}
-
-static const struct bus_ops vp_bar_ops = { .read = vp_bar_read, .write = vp_bar_write };
-
-/* --- PCI configuration ----------------------------------------------------------------------- */
-
-static void vp_bar_changed(struct pci_dev *p, unsigned int bar, bool mapped)
-{
-	struct virtio_pci *t = container_of(p, struct virtio_pci, pci);
-
-	if (bar != VP_BAR || t->run != VP_RUNNING)
-		return;
-	if (mapped)
-		vp_doorbells_wire(t);
-	else
-		vp_doorbells_unwire(t);
-}
-
-/*
- * VIRTIO_PCI_CAP_PCI_CFG (4.1.4.9): a window into the BAR for those who can only do configuration
- * cycles. The capability's own bar, offset and length say where; pci_cfg_data is the access.
- */
-static bool cfg_window(const struct virtio_pci *t, unsigned int off, unsigned int len,
-		       uint64_t *bar_off, unsigned int *bar_len)
-{
-	unsigned int cap = t->cfg_cap, data = cap + sizeof(struct virtio_pci_cap);
-
-	if (!ranges_overlap(off, len, data, 4))
-		return false;
-	*bar_off = pci_get32(&t->pci, cap + offsetof(struct virtio_pci_cap, offset));
-	*bar_len = pci_get32(&t->pci, cap + offsetof(struct virtio_pci_cap, length));
-	return off == data && t->pci.config[cap + offsetof(struct virtio_pci_cap, bar)] == VP_BAR &&
-	       (*bar_len == 1 || *bar_len == 2 || *bar_len == 4) && *bar_off % *bar_len == 0 &&
-	       range_within(*bar_off, *bar_len, 0, VP_BAR_SIZE);
-}
-
-static void vp_config_read(struct pci_dev *p, unsigned int off, unsigned int len)
-{
-	struct virtio_pci *t = container_of(p, struct virtio_pci, pci);
-	uint64_t bar_off;
-	unsigned int bar_len;
-
-	if (cfg_window(t, off, len, &bar_off, &bar_len))
-		pci_set32(p, off, (uint32_t)vp_bar_read(t, bar_off, bar_len));
-}
-
-/* Waits for the note that the vdev has stopped. Lock held on entry and exit, not while waiting. */
-static int wait_stopped(struct virtio_pci *t, unsigned int seconds)
+int vp_wait_stopped(struct virtio_pci *t, unsigned int seconds)
 {
 	struct timespec deadline;
 	int err = 0;
@@ -296,83 +214,60 @@ static int wait_stopped(struct virtio_pci *t, unsigned int seconds)
 	return t->run == VP_STOPPING ? -ETIMEDOUT : 0;
 }
 
-/*
- * Whoever has taken bus mastering away may use the memory for something else (kexec does): the
- * access is over when no DMA follows. A vcpu does not wait for ever for that.
- */
-static void wait_without_master(void *arg)
-{
-	struct virtio_pci *t = arg;
+/* --- BAR accesses ---------------------------------------------------------------------------- */
 
-	vm_lock(t->v->vm);
-	if (!pci_bus_master(&t->pci) && wait_stopped(t, MASTER_OFF_S)) {
-		pthread_mutex_lock(&t->stop_lock);
-		log_limited(&t->limit, LOG_WARN,
-			    "%s: has not stopped within %u s after the guest took bus mastering "
-			    "away, and may still write to its memory; the guest goes on",
-			    t->v->id, MASTER_OFF_S);
-		pthread_mutex_unlock(&t->stop_lock);
+static uint64_t device_config_read(struct virtio_pci *t, uint64_t off, unsigned int len)
+{
+	uint64_t v = 0;
+
+	if (!range_within(off, len, 0, t->v->config_size))
+		return UINT64_MAX;
+	t->v->ops->config_read(t->v, (unsigned int)off, &v, len);
+	return v;
+}
+
+uint64_t vp_bar_read(void *dev, uint64_t off, unsigned int len)
+{
+	struct virtio_pci *t = dev;
+
+	vp_settle(t);
+	if (off < VP_ISR) {
+		const struct vp_reg *r = vp_reg_find(off - VP_COMMON, len);
+
+		return r ? r->read(t) : UINT64_MAX;
 	}
-	vm_unlock(t->v->vm);
-}
+	if (off == VP_ISR && len == 1) {
+		uint8_t isr = t->isr;
 
-static void vp_config_written(struct pci_dev *p, unsigned int off, unsigned int len)
-{
-	struct virtio_pci *t = container_of(p, struct virtio_pci, pci);
-	uint64_t bar_off;
-	unsigned int bar_len;
-
-	msix_config_written(&t->msix, off, len);
-	if (ranges_overlap(off, len, PCI_COMMAND, 2)) {
-		vp_settle(t);
-		vp_update_run(t);
+		t->isr = 0; /* reading acknowledges (4.1.4.5) */
+		return isr;
 	}
-	if (cfg_window(t, off, len, &bar_off, &bar_len))
-		vp_bar_write(t, bar_off, bar_len, pci_get32(p, off));
-	if (t->run == VP_STOPPING && !pci_bus_master(p))
-		vm_end_access_with(t->v->vm, wait_without_master, t);
+	if (off >= VP_DEVICE && off < VP_DOORBELLS)
+		return device_config_read(t, off - VP_DEVICE, len);
+	return UINT64_MAX;
 }
 
-static int add_cap(struct virtio_pci *t, uint8_t type, uint32_t off, uint32_t length,
-		   unsigned int extra)
+void vp_bar_write(void *dev, uint64_t off, unsigned int len, uint64_t value)
 {
-	unsigned int len = sizeof(struct virtio_pci_cap) + extra;
-	int at = pci_add_cap(&t->pci, PCI_CAP_ID_VNDR, len);
+	struct virtio_pci *t = dev;
 
-	if (at < 0)
-		return at;
-	t->pci.config[at + (int)offsetof(struct virtio_pci_cap, cap_len)] = (uint8_t)len;
-	t->pci.config[at + (int)offsetof(struct virtio_pci_cap, cfg_type)] = type;
-	t->pci.config[at + (int)offsetof(struct virtio_pci_cap, bar)] = VP_BAR;
-	pci_set32(&t->pci, (unsigned int)at + offsetof(struct virtio_pci_cap, offset), off);
-	pci_set32(&t->pci, (unsigned int)at + offsetof(struct virtio_pci_cap, length), length);
-	return at;
+	if (off >= VP_DOORBELLS) {
+		vp_doorbell_trapped(t, off - VP_DOORBELLS);
+		return;
+	}
+	vp_settle(t);
+	if (off < VP_ISR) {
+		const struct vp_reg *r = vp_reg_find(off - VP_COMMON, len);
+
+		if (r && r->policy != REG_READONLY)
+			r->write(t, (uint32_t)value);
+	} else if (off >= VP_DEVICE && t->v->ops->config_write &&
+		   range_within(off - VP_DEVICE, len, 0, t->v->config_size)) {
+		t->v->ops->config_write(t->v, (unsigned int)(off - VP_DEVICE), &value, len);
+	}
 }
 
-static int add_caps(struct virtio_pci *t)
-{
-	struct pci_dev *p = &t->pci;
-	int at;
-
-	if (add_cap(t, VIRTIO_PCI_CAP_COMMON_CFG, VP_COMMON, sizeof(struct virtio_pci_common_cfg),
-		    0) < 0 ||
-	    add_cap(t, VIRTIO_PCI_CAP_ISR_CFG, VP_ISR, 1, 0) < 0 ||
-	    (t->v->config_size &&
-	     add_cap(t, VIRTIO_PCI_CAP_DEVICE_CFG, VP_DEVICE, t->v->config_size, 0) < 0))
-		return -ENOSPC;
-	at = add_cap(t, VIRTIO_PCI_CAP_NOTIFY_CFG, VP_DOORBELLS, t->v->nqueues * VP_DOORBELL_PAGE,
-		     4);
-	if (at < 0)
-		return at;
-	pci_set32(p, (unsigned int)at + sizeof(struct virtio_pci_cap), VP_NOTIFY_MULT);
-	at = add_cap(t, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 4);
-	if (at < 0)
-		return at;
-	t->cfg_cap = (unsigned int)at;
-	p->wmask[t->cfg_cap + offsetof(struct virtio_pci_cap, bar)] = 0xff;
-	memset(&p->wmask[t->cfg_cap + offsetof(struct virtio_pci_cap, offset)], 0xff, 12);
-	return 0;
-}
+static const struct bus_ops vp_bar_ops = { .read = vp_bar_read, .write = vp_bar_write };
 
 /* --- life ------------------------------------------------------------------------------------ */
 
@@ -423,6 +318,7 @@ static struct virtio_pci *transport_alloc(struct vdev *v)
 	v->transport = t;
 	t->config_fd = -1;
 	t->settle.fn = settle_work;
+	t->wire.fn = wire_work;
 	for (unsigned int q = 0; q < VDEV_QUEUES_MAX; q++)
 		t->irq_fds[q] = v->queues[q].irq_fd = -1;
 	pthread_mutex_init(&t->stop_lock, NULL);
@@ -433,9 +329,6 @@ static struct virtio_pci *transport_alloc(struct vdev *v)
 	vp_doorbells_init(t);
 	t->pci.vm = v->vm;
 	t->pci.id = v->id;
-	t->pci.bar_changed = vp_bar_changed;
-	t->pci.config_read = vp_config_read;
-	t->pci.config_written = vp_config_written;
 	return t;
 }
 
@@ -468,7 +361,7 @@ int virtio_pci_create(struct vdev *v, struct diag *d)
 	v->shown = v->offered;
 	pci_dev_init(&t->pci, &ids);
 	pci_add_bar(&t->pci, VP_BAR, VP_BAR_SIZE, &vp_bar_ops, t, "virtio-pci");
-	err = add_caps(t);
+	err = vp_config_init(t);
 	if (!err)
 		err = msix_init(&t->msix, &t->pci, VP_MSIX_BAR, v->nqueues + 1);
 	if (!err)
@@ -490,6 +383,7 @@ void virtio_pci_destroy(struct vdev *v)
 	struct virtio_pci *t = v->transport;
 
 	loop_uncall(&v->vm->main_loop, &t->settle);
+	loop_uncall(&v->vm->main_loop, &t->wire);
 	vm_lock(v->vm);
 	vp_doorbells_fini(t);
 	msix_fini(&t->msix);
@@ -520,7 +414,7 @@ int virtio_pci_reset(struct vdev *v)
 
 	vm_lock(v->vm);
 	vp_begin_reset(t);
-	err = wait_stopped(t, STOP_TIMEOUT_S);
+	err = vp_wait_stopped(t, STOP_TIMEOUT_S);
 	if (!err) {
 		msix_reset(&t->msix);
 		pci_reset(&t->pci);
@@ -538,7 +432,7 @@ int virtio_pci_quiesce(struct vdev *v)
 	vm_lock(v->vm);
 	t->quiesced = true;
 	vp_update_run(t);
-	err = wait_stopped(t, STOP_TIMEOUT_S);
+	err = vp_wait_stopped(t, STOP_TIMEOUT_S);
 	vm_unlock(v->vm);
 	return err;
 }

@@ -68,6 +68,7 @@ struct virtio_pci {
 	enum vp_run run;
 	bool reset_pending; /* the guest wrote status 0; done when the vdev has stopped */
 	bool quiesced;	    /* paused by us */
+	bool loaded;	    /* its state came from elsewhere, and it has not been started since */
 
 	unsigned int cfg_cap; /* where the PCI configuration access capability lies */
 	int config_fd;	      /* eventfd of the configuration interrupt */
@@ -84,6 +85,7 @@ struct virtio_pci {
 	pthread_mutex_t stop_lock; /* protects limit, and orders stop_cond with the note */
 	pthread_cond_t stop_cond;  /* VP_NOTE_STOPPED has come */
 	struct loop_work settle; /* main loop: a stop was answered, it may be wanted to run again */
+	struct loop_work wire;	 /* main loop: the doorbells of a guest that has moved here */
 	struct log_limit limit;
 };
 
@@ -123,6 +125,13 @@ void vp_update_run(struct virtio_pci *t); /* starts or stops the vdev as the jou
 void vp_begin_reset(struct virtio_pci *t);
 void vp_connect_queue(struct virtio_pci *t, unsigned int q); /* vector of v->queues[q] */
 void vp_connect_config(struct virtio_pci *t);		     /* t->config_vector */
+/* Waits for the note that the vdev has stopped. Lock held on entry and exit, not while waiting. */
+int vp_wait_stopped(struct virtio_pci *t, unsigned int seconds) must_check;
+uint64_t vp_bar_read(void *dev, uint64_t off, unsigned int len);
+void vp_bar_write(void *dev, uint64_t off, unsigned int len, uint64_t value);
+
+/* virtio_pci_config.c: the capabilities, and what the guest's accesses to the space do. */
+int vp_config_init(struct virtio_pci *t) must_check;
 
 /* virtio_doorbell.c */
 void vp_doorbells_init(struct virtio_pci *t);

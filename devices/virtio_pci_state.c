@@ -102,7 +102,8 @@ static int journal_validate(const void *scratch, const void *live, struct diag *
 {
 	const struct vdev *s = scratch, *l = live;
 
-	/* More features than the guest knows of do no harm, but for one that takes something away.
+	/*
+	 * More features than the guest knows of do no harm, but for one that takes something away.
 	 */
 	if (l->device_id == VIRTIO_ID_BLOCK && l->offered & ~s->shown & VIRTIO_BIT(VIRTIO_BLK_F_RO))
 		return diag_set(d, -EINVAL, "the guest writes to this disk, here it is read-only");
@@ -145,9 +146,15 @@ static int journal_post_load(void *obj, struct diag *d)
 
 	(void)d;
 	vp_doorbells_unwire(v->transport); /* those of a guest before it, at their old places */
+	v->transport->loaded = true;
 	for (unsigned int q = 0; q < v->nqueues; q++)
 		vp_connect_queue(v->transport, q);
 	return 0;
+}
+
+static uint32_t queues_used(const void *obj)
+{
+	return ((const struct vdev *)obj)->nqueues;
 }
 
 static const struct state_field journal_fields[] = {
@@ -156,7 +163,7 @@ static const struct state_field journal_fields[] = {
 	STATE_FIELD_(STATE_U64, struct vdev, shown, 1, 8, STATE_TOLD),
 	STATE_SCALAR(STATE_U64, struct vdev, negotiated),
 	STATE_SCALAR(STATE_U8, struct vdev, status),
-	STATE_ARRAY(struct vdev, queues, queue_state),
+	STATE_ARRAY_USED(struct vdev, queues, queue_state, queues_used),
 };
 
 static const struct state_desc journal_state = {

@@ -83,7 +83,8 @@ static uint32_t r_config_vector(struct virtio_pci *t)
 	return t->config_vector;
 }
 
-/* A vector that cannot be had reads back as NO_VECTOR: that is how the driver learns (4.1.5.1.2).
+/*
+ * A vector that cannot be had reads back as NO_VECTOR: that is how the driver learns (4.1.5.1.2).
  */
 static void w_config_vector(struct virtio_pci *t, uint32_t v)
 {

@@ -92,6 +92,9 @@ struct migration {
 	uint64_t started;	    /* stream_now() */
 	bool held;		    /* main holds the machine for us */
 	bool tracked;		    /* main has the devices say what they write */
+	/* target.c */
+	bool loading;	    /* main has begun to load the parts */
+	uint64_t committed; /* when COMMIT came */
 	/* source.c */
 	uint64_t ping_sent, ping_number, rtt; /* ping_sent 0: none is out */
 	uint64_t last_ping, limit_until, next_nap;
@@ -100,6 +103,7 @@ struct migration {
 	uint64_t timed_pages, timed_ns; /* of this round, for that */
 	uint64_t stop_ns, state_ns;	/* as the last switch took, or a guess */
 	uint64_t next_throttle;		/* not before this is the guest slowed down further */
+	uint64_t last_lap;		/* end of the last part of the downtime */
 	unsigned int slow_rounds;
 	bool forced;
 };
@@ -112,6 +116,10 @@ struct migration_params engine_params(struct migration *m);
 /* Has main run fn(m, d) without the control lock, and waits for it. -ECANCELED: main is closing. */
 int engine_call(struct migration *m, int (*fn)(struct migration *m, struct diag *d),
 		struct diag *d) must_check;
+/* The same in two: in between main is at it, and the thread must not touch what it touches. */
+int engine_begin(struct migration *m, int (*fn)(struct migration *m, struct diag *d),
+		 struct diag *d) must_check;
+int engine_end(struct migration *m, struct diag *d) must_check;
 /* Enters a phase that is no end; main is told. */
 void engine_phase(struct migration *m, enum migration_phase phase);
 /* Has `update` change the status under the lock. */

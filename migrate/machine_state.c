@@ -271,15 +271,31 @@ static int commit_kvm(struct machine_load *l, struct diag *d)
 	return err ? err : chips_write(vm, &l->common.chips, d);
 }
 
+/* Those that have been parsed. KVM waits for a grace period when it is given routes: once is
+ * enough. */
+static int commit_devices(struct machine_load *l, struct diag *d)
+{
+	struct irq *irq = &l->vm->irq;
+	int err = 0, routed;
+
+	irq_collect(irq);
+	for (unsigned int i = 0; i < l->ndevices && !err; i++)
+		if (l->parts[i].load)
+			err = state_commit(l->parts[i].load, d);
+	routed = irq_apply(irq);
+	if (!err && routed)
+		err = diag_errno(d, routed, "KVM refuses the routes of the guest's interrupts");
+	return err;
+}
+
 int machine_load_commit(struct machine_load *l, struct diag *d)
 {
-	struct vm *vm = l->vm;
 	int err = commit_kvm(l, d);
 
 	if (!err)
-		err = commit_parts(l, 0, l->ndevices, d);
+		err = commit_devices(l, d);
 	if (!err && l->common.pending.reboot)
-		vm_request(vm, VM_EVENT_REBOOT, 0);
+		vm_request(l->vm, VM_EVENT_REBOOT, 0);
 	return err;
 }
 
@@ -302,6 +318,8 @@ int machine_rehearse_load(struct vm *vm, struct diag *d)
 		err = emit_kvm(&e, vm, d);
 	if (!err)
 		err = commit_kvm(l, d);
+	if (!err)
+		err = commit_devices(l, d);
 	machine_load_free(l);
 	return err;
 }

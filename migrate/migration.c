@@ -82,38 +82,6 @@ struct migration_params engine_params(struct migration *m)
 	return p;
 }
 
-/* --- parts ------------------------------------------------------------------------------------ */
-
-int parts_add(struct parts *p, const char *id, const void *blob, size_t len, struct diag *d)
-{
-	struct part *part;
-	void *copy;
-
-	if (p->n >= PARTS_MAX || p->bytes + len > PARTS_BYTES_MAX || strlen(id) >= PROTO_ID_MAX)
-		return diag_set(d, -E2BIG, "%.40s: the machine's state has too many parts", id);
-	copy = malloc(len ? len : 1);
-	part = copy ? realloc(p->part, (p->n + 1) * sizeof(*part)) : NULL;
-	if (!part) {
-		free(copy);
-		return diag_set(d, -ENOMEM, "out of memory for the machine's state");
-	}
-	memcpy(copy, blob, len);
-	p->part = part;
-	p->part[p->n].head = (struct proto_state_part){ .blob = copy, .len = len };
-	snprintf(p->part[p->n].head.id, PROTO_ID_MAX, "%s", id);
-	p->n++;
-	p->bytes += len;
-	return 0;
-}
-
-void parts_free(struct parts *p)
-{
-	for (unsigned int i = 0; i < p->n; i++)
-		free((void *)(uintptr_t)p->part[i].head.blob);
-	free(p->part);
-	*p = (struct parts){ 0 };
-}
-
 /* --- the thread asks main ------------------------------------------------------------------------
  */
 
@@ -128,11 +96,10 @@ static void call_work(struct loop_work *w)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* How long main takes is bounded by the deadlines of the devices; until then nothing can be done.
- */
-int engine_call(struct migration *m, int (*fn)(struct migration *m, struct diag *d), struct diag *d)
+int engine_begin(struct migration *m, int (*fn)(struct migration *m, struct diag *d),
+		 struct diag *d)
 {
-	bool called, done;
+	bool called;
 
 	pthread_mutex_lock(&m->lock);
 	called = !m->closing;
@@ -142,16 +109,33 @@ int engine_call(struct migration *m, int (*fn)(struct migration *m, struct diag 
 		m->calling = true;
 		loop_call(&m->vm->main_loop, &m->call);
 	}
+	pthread_mutex_unlock(&m->lock);
+	return called ? 0 : diag_set(d, -ECANCELED, "unvmm ends here");
+}
+
+/* How long main takes is bounded by the deadlines of the devices; until then nothing can be done.
+ */
+int engine_end(struct migration *m, struct diag *d)
+{
+	bool done;
+
+	pthread_mutex_lock(&m->lock);
 	while (m->calling && !m->closing)
 		pthread_cond_wait(&m->changed, &m->lock);
-	/* It may have been done although main is closing now. */
-	done = called && !m->calling;
+	done = !m->calling; /* perhaps although main is closing now */
 	pthread_mutex_unlock(&m->lock);
 	if (!done)
 		return diag_set(d, -ECANCELED, "unvmm ends here");
 	if (m->call_diag.text[0])
 		diag_set(d, m->call_err, "%s", m->call_diag.text);
 	return m->call_err;
+}
+
+int engine_call(struct migration *m, int (*fn)(struct migration *m, struct diag *d), struct diag *d)
+{
+	int err = engine_begin(m, fn, d);
+
+	return err ? err : engine_end(m, d);
 }
 
 /* --- and tells it ----------------------------------------------------------------------------- */
@@ -297,6 +281,7 @@ static void begin(struct migration *m, enum job job)
 	m->downtime = (struct migration_downtime){ 0 };
 	m->held = false;
 	m->tracked = false;
+	m->loading = false;
 }
 
 static enum migration_phase do_job(struct migration *m, struct diag *d)
@@ -314,6 +299,7 @@ static enum migration_phase do_job(struct migration *m, struct diag *d)
 	}
 	engine_count(m);
 	stream_fini(&m->stream);
+	ram_load_end(&m->loaded);
 	parts_free(&m->parts);
 	parts_free(&m->opaque);
 	free(m->description);

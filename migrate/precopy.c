@@ -197,6 +197,19 @@ static bool fits(struct migration *m)
 	return m->state == PROTO_PREPARED && (m->forced || expected_downtime(m) <= limit_ns(m));
 }
 
+/*
+ * It would do, but a round is short by now. The guest stands the less the less is left, so another
+ * one is worth its time as long as it leaves half of what the one before it did.
+ */
+static bool worth_another(struct migration *m, uint64_t *left)
+{
+	bool worth =
+		!m->forced && m->ram.npending > BEHIND_MAX_PAGES && m->ram.npending * 2 < *left;
+
+	*left = m->ram.npending;
+	return worth;
+}
+
 static uint64_t pages_said(const struct migration *m)
 {
 	return m->ram.pages + m->ram.zero_pages;
@@ -214,7 +227,8 @@ static int catch_up(struct migration *m, uint64_t *drained, struct diag *d)
 /* Rounds until the rest can be sent within the downtime. */
 int precopy_run(struct migration *m, struct diag *d)
 {
-	uint64_t drained = pages_said(m);
+	uint64_t drained = pages_said(m), left = m->ram.npages;
+	bool again;
 	int err;
 
 	do {
@@ -231,12 +245,15 @@ int precopy_run(struct migration *m, struct diag *d)
 		if (err)
 			return err;
 		measure(m, start, sent);
-		if (!fits(m))
+		again = !fits(m);
+		if (again)
 			err = before_round(m, m->ram.pages - pages, d);
+		else
+			again = worth_another(m, &left);
 		if (!err)
 			err = source_attend(m, d);
 		if (!err)
 			err = check_timeout(m, d);
-	} while (!err && !fits(m));
+	} while (!err && again);
 	return err;
 }

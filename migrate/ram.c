@@ -12,6 +12,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define OFF_SUM 16 /* in a section's payload (FORMAT.md, section 3) */
 
@@ -148,6 +150,18 @@ bool ram_page_is_zero(const void *page)
 	return true;
 }
 
+/*
+ * Never touched by anybody, so of zeroes; to look at such pages of a memfd has the host allocate
+ * them. To be asked when the logs have been cleared: what is touched from then on is in there
+ * again.
+ */
+static bool untouched(const struct gmem *mem, uint64_t offset, uint64_t len)
+{
+	off_t data = mem->fd >= 0 ? lseek(mem->fd, (off_t)offset, SEEK_DATA) : (off_t)offset;
+
+	return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + len;
+}
+
 static bool window_pending(const struct ram *r, uint64_t page)
 {
 	uint64_t any = 0;
@@ -162,6 +176,7 @@ static uint8_t *fill_window(struct ram *r, uint64_t page, unsigned int n, uint8_
 			    uint8_t *zero, uint8_t *out)
 {
 	const uint8_t *from = r->mem->base + page * PAGE_SIZE_4K;
+	bool zeroes = untouched(r->mem, page * PAGE_SIZE_4K, (uint64_t)n * PAGE_SIZE_4K);
 
 	for (unsigned int i = 0; i < n; i++, from += PAGE_SIZE_4K) {
 		uint64_t *word = &r->pending[(page + i) / WORD_BITS];
@@ -170,7 +185,7 @@ static uint8_t *fill_window(struct ram *r, uint64_t page, unsigned int n, uint8_
 			continue;
 		*word &= ~(1ull << (page + i) % WORD_BITS);
 		r->npending--;
-		if (ram_page_is_zero(from)) {
+		if (zeroes || ram_page_is_zero(from)) {
 			zero[i / 8] |= (uint8_t)(1u << i % 8);
 			r->zero_pages++;
 			continue;
@@ -272,28 +287,68 @@ int ram_parse(const struct gmem *mem, const uint8_t *payload, size_t got, size_t
 	return r->to ? 0 : bad("not all of it is RAM of this machine", gpa, n, d);
 }
 
-int ram_load(struct gmem *mem, const uint8_t *payload, size_t len, struct ram_loaded *count,
+#define HUGE_PAGES (MiB(2) / PAGE_SIZE_4K)
+
+void ram_load_empty(struct ram_loaded *l, struct gmem *mem)
+{
+	uint64_t *bits = calloc(words(mem->size / MiB(2) + 1), sizeof(*bits));
+
+	/* Either is a matter of speed only. */
+	if (bits && madvise(mem->base, mem->size, MADV_DONTNEED)) {
+		free(bits);
+		bits = NULL;
+	}
+	l->written = bits;
+}
+
+void ram_load_end(struct ram_loaded *l)
+{
+	free(l->written);
+	l->written = NULL;
+}
+
+static bool is_written(const struct ram_loaded *l, uint64_t page)
+{
+	uint64_t huge = page / HUGE_PAGES;
+
+	return !l->written || l->written[huge / WORD_BITS] >> huge % WORD_BITS & 1;
+}
+
+static void note_written(struct ram_loaded *l, uint64_t page)
+{
+	uint64_t huge = page / HUGE_PAGES;
+
+	if (l->written)
+		l->written[huge / WORD_BITS] |= 1ull << huge % WORD_BITS;
+}
+
+int ram_load(struct gmem *mem, const uint8_t *payload, size_t len, struct ram_loaded *l,
 	     struct diag *d)
 {
 	struct ram_section r;
 	const uint8_t *from;
+	uint64_t page;
 	uint8_t *to;
+	bool zeroes;
 	int err = ram_parse(mem, payload, len, len, &r, d);
 
 	if (err)
 		return err;
 	from = r.contents;
 	to = r.to;
-	for (unsigned int i = 0; i < r.n; i++, to += PAGE_SIZE_4K) {
+	page = (uint64_t)(to - mem->base) / PAGE_SIZE_4K;
+	zeroes = !r.npages && untouched(mem, page * PAGE_SIZE_4K, r.n * PAGE_SIZE_4K);
+	for (unsigned int i = 0; i < r.n; i++, page++, to += PAGE_SIZE_4K) {
 		if (ram_has(r.data, i)) {
+			note_written(l, page);
 			memcpy(to, from, PAGE_SIZE_4K);
 			from += PAGE_SIZE_4K;
-			count->pages++;
+			l->pages++;
 		} else if (ram_has(r.zero, i)) {
 			/* Reading what was never touched costs no memory; writing would. */
-			if (!ram_page_is_zero(to))
+			if (is_written(l, page) && !zeroes && !ram_page_is_zero(to))
 				memset(to, 0, PAGE_SIZE_4K);
-			count->zero_pages++;
+			l->zero_pages++;
 		}
 	}
 	return 0;

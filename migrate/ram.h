@@ -71,11 +71,22 @@ static inline bool ram_has(const uint8_t *bitmap, unsigned int i)
 int ram_parse(const struct gmem *mem, const uint8_t *payload, size_t got, size_t len,
 	      struct ram_section *r, struct diag *d) must_check;
 
-/* The other way round: checks a payload and writes its pages. -EPROTO with a sentence. */
+/* The other way round. */
 struct ram_loaded {
 	uint64_t pages, zero_pages;
+	uint64_t *written; /* a bit for each 2 MiB with contents; NULL: all pages are looked at */
 };
-int ram_load(struct gmem *mem, const uint8_t *payload, size_t len, struct ram_loaded *count,
+
+/*
+ * Empties memory that is this process's alone and that nobody has pinned. Then a page that is said
+ * to be zero is only looked at where contents have come already: looking at untouched memory maps
+ * it in pages of 4 KiB, one after the other, and so it would stay for the guest. Whatever was in
+ * there is the source's to send.
+ */
+void ram_load_empty(struct ram_loaded *l, struct gmem *mem);
+void ram_load_end(struct ram_loaded *l);
+/* Checks a payload and writes its pages. -EPROTO with a sentence. */
+int ram_load(struct gmem *mem, const uint8_t *payload, size_t len, struct ram_loaded *l,
 	     struct diag *d) must_check;
 
 /*

@@ -217,6 +217,27 @@ void source_track_end(struct migration *m)
 
 /* --- the switch ------------------------------------------------------------------------------- */
 
+/* The parts of the downtime, each from the end of the one before. */
+static void lap(struct migration *m, uint64_t *part)
+{
+	uint64_t now = stream_now();
+
+	*part += now - m->last_lap;
+	m->last_lap = now;
+}
+
+/* What of the first part was the assigned functions'. */
+static void split(struct migration_downtime *t, const struct track_pause *stopped)
+{
+	uint64_t devices = stopped->drain + stopped->stop;
+
+	if (devices > t->park)
+		return;
+	t->drain = stopped->drain;
+	t->stop = stopped->stop;
+	t->park -= devices;
+}
+
 /* -EAGAIN: the guest is just resetting itself; it is to do that before it moves. */
 static int main_stop(struct migration *m, struct diag *d)
 {
@@ -254,13 +275,28 @@ static int keep_part(void *arg, const char *id, const void *blob, size_t len, st
 	return parts_add(&m->parts, id, blob, len, d);
 }
 
-static int main_save(struct migration *m, struct diag *d)
+static int save(struct migration *m, struct diag *d)
 {
 	int err;
 
 	vm_lock(m->vm);
 	err = machine_state_save(m->vm, keep_part, m, d);
 	vm_unlock(m->vm);
+	return err;
+}
+
+/* Both in one call: whoever is woken has to wait for a CPU. */
+static int main_stop_and_save(struct migration *m, struct diag *d)
+{
+	struct migration_downtime *t = &m->downtime;
+	int err = main_stop(m, d);
+
+	lap(m, &t->park);
+	m->stop_ns = t->park;
+	split(t, &m->stopped);
+	if (!err)
+		err = save(m, d);
+	lap(m, &t->save);
 	return err;
 }
 
@@ -276,25 +312,21 @@ static int sync_disks(struct migration *m, struct diag *d)
 	return 0;
 }
 
-/* Last of all RAM, because taking the state may have written to it. */
+/* After the state was taken, which may have written to it. */
 static int send_last_ram(struct migration *m, struct diag *d)
 {
 	int err;
 
 	m->ram.stopped = true;
+	m->stream.more = true;
 	err = precopy_fetch(m, d);
 	if (!err)
 		err = precopy_send_round(m, d);
-	m->end = (struct proto_state_end){ .flags = m->vm->paused ? PROTO_END_PAUSED : 0,
-					   .parts = m->parts.n };
-	if (!err && engine_params(m).verify) {
-		m->end.flags |= PROTO_END_HASH;
-		m->end.ram_hash = ram_hash(&m->vm->mem);
-	}
+	m->stream.more = false;
 	return err;
 }
 
-static int send_state(struct migration *m, struct diag *d)
+static int send_parts(struct migration *m, struct diag *d)
 {
 	uint8_t *payload = stream_payload(&m->stream);
 	size_t len;
@@ -304,12 +336,25 @@ static int send_state(struct migration *m, struct diag *d)
 		err = proto_put_state(payload, &m->parts.part[i].head, &len);
 		if (err)
 			return diag_errno(d, err, "%s: state", m->parts.part[i].head.id);
+		m->stream.more = i + 1 < m->parts.n;
 		err = engine_send(m, MSG_STATE, NULL, len, d);
 	}
-	if (!err)
-		err = opaque_send(m, d);
-	if (!err)
-		err = engine_send(m, MSG_STATE_END, NULL, proto_put_state_end(payload, &m->end), d);
+	m->stream.more = false;
+	return err ? err : opaque_send(m, d);
+}
+
+static int end_state(struct migration *m, struct diag *d)
+{
+	struct proto_state_end end = { .flags = m->vm->paused ? PROTO_END_PAUSED : 0,
+				       .parts = m->parts.n };
+	int err;
+
+	if (engine_params(m).verify) {
+		end.flags |= PROTO_END_HASH;
+		end.ram_hash = ram_hash(&m->vm->mem);
+	}
+	err = engine_send(m, MSG_STATE_END, NULL,
+			  proto_put_state_end(stream_payload(&m->stream), &end), d);
 	return err ? err : wait_for_state(m, PROTO_READY, MSG_READY, d);
 }
 
@@ -338,18 +383,7 @@ static int commit(struct migration *m, struct diag *d)
 	return err ? err : wait_for_state(m, PROTO_DONE, MSG_RUNNING, d);
 }
 
-/* What of the first part was the assigned functions'; and of the last but one, the target's. */
-static void split(struct migration_downtime *t, const struct track_pause *stopped)
-{
-	uint64_t devices = stopped->drain + stopped->stop;
-
-	if (devices > t->park)
-		return;
-	t->drain = stopped->drain;
-	t->stop = stopped->stop;
-	t->park -= devices;
-}
-
+/* What of loading was. */
 static void split_target(struct migration_downtime *t)
 {
 	if (t->arm > t->state)
@@ -357,48 +391,68 @@ static void split_target(struct migration_downtime *t)
 	t->state -= t->arm;
 }
 
-/* The parts of the downtime, each from the end of the one before. */
-static void lap(uint64_t *last, uint64_t *part)
+/*
+ * The guest runs before RUNNING is here. When, only the target can say: not before it says, and not
+ * later than the way there and back after that. Returns what is no part of the downtime.
+ */
+static uint64_t split_start(struct migration_downtime *t, uint64_t rtt)
 {
-	uint64_t now = stream_now();
+	uint64_t lap = t->start;
 
-	*part = now - *last;
-	*last = now;
+	if (t->target_start && lap > rtt && t->target_start < lap - rtt)
+		t->start = t->target_start + rtt;
+	return lap - t->start;
+}
+
+/*
+ * The state before the last pages: the target loads it while they come. But loading may write to
+ * memory, which is not to be seen in a hash of it.
+ */
+static int send_rest(struct migration *m, struct diag *d)
+{
+	struct migration_downtime *t = &m->downtime;
+	bool ram_first = engine_params(m).verify;
+	int err = 0;
+
+	for (unsigned int i = 0; i < 2 && !err; i++) {
+		bool ram = ram_first == !i;
+
+		err = ram ? send_last_ram(m, d) : send_parts(m, d);
+		lap(m, ram ? &t->ram : &t->state);
+	}
+	if (!err)
+		err = end_state(m, d);
+	lap(m, &t->state);
+	return err;
 }
 
 static int switch_over(struct migration *m, struct diag *d)
 {
 	struct migration_downtime *t = &m->downtime;
-	uint64_t start, last;
+	uint64_t start;
 	int err;
 
 	/* Most of what the disks have to write they write now, while the guest runs. */
 	err = sync_disks(m, d);
 	if (err)
 		return err;
-	engine_phase(m, MIGRATION_SWITCH);
-	start = last = stream_now();
-	err = engine_call(m, main_stop, d);
-	lap(&last, &t->park);
-	m->stop_ns = t->park;
-	split(t, &m->stopped);
+	*t = (struct migration_downtime){ 0 };
+	start = m->last_lap = stream_now();
+	err = engine_begin(m, main_stop_and_save, d);
+	engine_phase(m, MIGRATION_SWITCH); /* main stops the guest, then it tells of it */
+	if (!err)
+		err = engine_end(m, d);
+	lap(m, &t->save);
 	if (!err)
 		err = sync_disks(m, d);
-	lap(&last, &t->sync);
+	lap(m, &t->sync);
 	if (!err)
-		err = engine_call(m, main_save, d);
-	lap(&last, &t->save);
-	if (!err)
-		err = send_last_ram(m, d);
-	lap(&last, &t->ram);
-	if (!err)
-		err = send_state(m, d);
-	lap(&last, &t->state);
+		err = send_rest(m, d);
 	split_target(t);
 	if (!err)
 		err = commit(m, d);
-	lap(&last, &t->start);
-	t->total = last - start;
+	lap(m, &t->start);
+	t->total = m->last_lap - start - split_start(t, m->rtt);
 	return err;
 }
 

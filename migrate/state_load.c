@@ -405,7 +405,7 @@ static void commit_fields(const struct state_desc *desc, uint8_t *obj, const uin
 			memcpy(obj + f->offset, scratch + f->offset, (size_t)f->size * f->count);
 			continue;
 		}
-		for (uint32_t n = 0; n < f->count; n++) {
+		for (uint32_t n = 0; n < field_used(f, scratch); n++) {
 			size_t at = f->offset + (size_t)n * f->size;
 
 			commit_fields(f->child, obj + at, scratch + at);

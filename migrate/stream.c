@@ -168,7 +168,7 @@ static ssize_t write_some(struct stream *s, const uint8_t *p, size_t len)
 	ssize_t n;
 
 	if (!s->not_socket)
-		n = send(s->fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = send(s->fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL | (s->more ? MSG_MORE : 0));
 	else /* a pipe that polls writable takes so much without waiting (pipe(7)) */
 		n = write(s->fd, p, s->file || len < PIPE_BUF ? len : PIPE_BUF);
 	return n < 0 ? -errno : n;

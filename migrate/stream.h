@@ -48,6 +48,8 @@ struct stream {
 	 */
 	uint16_t head_type;
 	uint32_t head_len;
+	/* Another section follows at once. They travel together, for each wakes up the peer. */
+	bool more;
 	bool heads_only; /* a file: the rest of those sections is left where it is */
 	/* private */
 	bool not_socket;

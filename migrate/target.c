@@ -141,6 +141,8 @@ static int greet(struct migration *m, struct diag *d)
 			  proto_put_accept(stream_payload(&m->stream), (uint16_t)version), d);
 	if (err)
 		return err;
+	if (m->vm->mem.fd < 0 && !m->vm->vfio && !m->lazily)
+		ram_load_empty(&m->loaded, &m->vm->mem);
 	engine_phase(m, MIGRATION_RECEIVING);
 	m->prepare.fn = prepare_work;
 	loop_call(&m->vm->main_loop, &m->prepare);
@@ -161,11 +163,19 @@ static int answer_ping(struct migration *m, struct diag *d)
 	return err ? err : engine_send(m, MSG_PONG, payload, proto_put_number(payload, number), d);
 }
 
+static int too_late(const struct migration *m, struct diag *d)
+{
+	return diag_set(d, -EPROTO, "%s comes after RAM that was to be the last",
+			proto_msg_name(m->section.type));
+}
+
 static int receive_part(struct migration *m, struct diag *d)
 {
 	struct proto_state_part part;
 	int err = proto_get_state(&m->section, &part, d);
 
+	if (!err && m->loading)
+		return too_late(m, d);
 	return err ? err : parts_add(&m->parts, part.id, part.blob, part.len, d);
 }
 
@@ -205,6 +215,39 @@ static int arm(struct migration *m, struct diag *d)
 	return err;
 }
 
+/*
+ * The parts may be loaded while the last pages come, if nobody reads memory for it: functions are
+ * shown their rings, and a KVM that is not told the page directory pointers looks for them itself.
+ */
+static bool loads_early(const struct vm *vm)
+{
+	bool early = vm->kvm.has_sregs2;
+
+	for (const struct device *dev = vm->devices; dev && early; dev = dev->next)
+		early = !dev->cls->arm;
+	return early;
+}
+
+static int begin_loading(struct migration *m, struct diag *d)
+{
+	int err;
+
+	if (m->state != PROTO_STATE || m->loading || m->file || !loads_early(m->vm))
+		return 0;
+	err = engine_begin(m, load_parts, d);
+	m->loading = !err;
+	return err;
+}
+
+/* Also before the thread gives up what main works on. */
+static int end_loading(struct migration *m, struct diag *d)
+{
+	if (!m->loading)
+		return 0;
+	m->loading = false;
+	return engine_end(m, d);
+}
+
 static int main_load(struct migration *m, struct diag *d)
 {
 	uint64_t start;
@@ -235,9 +278,12 @@ static int end_of_ram(struct migration *m, struct diag *d)
 static int load(struct migration *m, struct diag *d)
 {
 	uint64_t start = stream_now(), hash;
+	bool loaded = m->loading;
 	uint8_t payload[16];
 	int err = proto_get_state_end(&m->section, &m->end, d);
 
+	if (!err)
+		err = end_loading(m, d);
 	if (!err)
 		err = end_of_ram(m, d);
 	if (err)
@@ -251,7 +297,7 @@ static int load(struct migration *m, struct diag *d)
 				"memory differs from the source's: hash %016" PRIx64
 				" instead of %016" PRIx64,
 				hash, m->end.ram_hash);
-	err = engine_call(m, main_load, d);
+	err = loaded ? 0 : engine_call(m, main_load, d);
 	if (err)
 		return err;
 	m->downtime.target_load = stream_now() - start - m->downtime.arm;
@@ -263,18 +309,22 @@ static int load(struct migration *m, struct diag *d)
 static int handle(struct migration *m, struct diag *d)
 {
 	char reason[PROTO_REASON_MAX + 1];
+	int err;
 
 	switch (m->section.type) {
 	case MSG_RAM:
 		if (m->lazily)
 			return lazy_note(m->lazy, &m->section, d);
+		err = begin_loading(m, d);
+		if (err)
+			return err;
 		return ram_load(&m->vm->mem, m->section.payload, m->section.len, &m->loaded, d);
 	case MSG_PING:
 		return answer_ping(m, d);
 	case MSG_STATE:
 		return receive_part(m, d);
 	case MSG_OPAQUE:
-		return opaque_keep(m, d);
+		return m->loading ? too_late(m, d) : opaque_keep(m, d);
 	case MSG_STATE_END:
 		return load(m, d);
 	case MSG_ABORT:
@@ -287,6 +337,7 @@ static int handle(struct migration *m, struct diag *d)
 
 static int receive(struct migration *m, struct diag *d)
 {
+	struct diag ignored = { 0 };
 	int err = 0;
 
 	while (!err && m->state != PROTO_COMMITTED) {
@@ -295,6 +346,8 @@ static int receive(struct migration *m, struct diag *d)
 			err = handle(m, d);
 		engine_count(m);
 	}
+	if (err && m->loading && end_loading(m, &ignored))
+		log_debug("migration: %s", ignored.text);
 	return err;
 }
 
@@ -319,6 +372,7 @@ static int main_start(struct migration *m, struct diag *d)
 			dev->cls->cloned(dev);
 	vm_unlock(vm);
 	vm_release(vm);
+	m->downtime.target_start = stream_now() - m->committed;
 	vm_lock(vm);
 	for (struct device *dev = vm->devices; dev; dev = dev->next)
 		if (dev->cls->moved)
@@ -329,15 +383,16 @@ static int main_start(struct migration *m, struct diag *d)
 
 static int take_over(struct migration *m, struct diag *d)
 {
-	uint64_t start = stream_now();
 	uint8_t payload[8];
 	int err;
 
+	m->committed = stream_now();
+	err = engine_begin(m, main_start, d);
 	engine_phase(m, MIGRATION_STARTING);
-	err = engine_call(m, main_start, d);
+	if (!err)
+		err = engine_end(m, d);
 	if (err)
 		return err;
-	m->downtime.target_start = stream_now() - start;
 	if (engine_send(m, MSG_RUNNING, payload,
 			proto_put_number(payload, m->downtime.target_start), d))
 		log_warn("the guest runs here, but the source cannot be told: %s", d->text);

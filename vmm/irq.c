@@ -13,6 +13,10 @@
 #define IOAPIC_PINS 24
 #define PIC_PINS    8
 
+struct irq_attachment {
+	int eventfd, gsi;
+};
+
 static void route_chip(struct kvm_irq_routing *t, unsigned int gsi, unsigned int chip,
 		       unsigned int pin)
 {
@@ -59,7 +63,9 @@ int irq_init(struct irq *irq, struct kvm *kvm, struct diag *d)
 void irq_fini(struct irq *irq)
 {
 	free(irq->table);
+	free(irq->attaching);
 	irq->table = NULL;
+	irq->attaching = NULL;
 }
 
 void irq_line(struct irq *irq, unsigned int gsi, bool level)
@@ -128,7 +134,7 @@ int irq_commit(struct irq *irq)
 {
 	int err = 0;
 
-	if (!irq->changed)
+	if (!irq->changed || irq->collecting)
 		return 0;
 	if (irq->kvm)
 		err = kvm_set_routes(irq->kvm, irq->table);
@@ -137,14 +143,51 @@ int irq_commit(struct irq *irq)
 	return err;
 }
 
+static int note(struct irq *irq, int eventfd, int gsi)
+{
+	struct irq_attachment *all = realloc(irq->attaching, (irq->nattaching + 1) * sizeof(*all));
+
+	if (!all)
+		return -ENOMEM;
+	irq->attaching = all;
+	all[irq->nattaching++] = (struct irq_attachment){ eventfd, gsi };
+	return 0;
+}
+
 int irq_attach(struct irq *irq, int eventfd, int gsi)
 {
+	if (irq->collecting)
+		return note(irq, eventfd, gsi);
 	return irq->kvm ? kvm_irqfd(irq->kvm, eventfd, (unsigned int)gsi, true) : 0;
 }
 
 void irq_detach(struct irq *irq, int eventfd, int gsi)
 {
+	for (unsigned int i = 0; i < irq->nattaching; i++) {
+		if (irq->attaching[i].eventfd != eventfd || irq->attaching[i].gsi != gsi)
+			continue;
+		irq->attaching[i] = irq->attaching[--irq->nattaching];
+		return;
+	}
 	/* Fails only if it is not attached. */
 	if (irq->kvm && kvm_irqfd(irq->kvm, eventfd, (unsigned int)gsi, false) < 0)
 		return;
+}
+
+void irq_collect(struct irq *irq)
+{
+	irq->collecting = true;
+}
+
+/* Routes first: an eventfd that is signalled already injects when it is attached. */
+int irq_apply(struct irq *irq)
+{
+	int err;
+
+	irq->collecting = false;
+	err = irq_commit(irq);
+	for (unsigned int i = 0; i < irq->nattaching && !err; i++)
+		err = irq_attach(irq, irq->attaching[i].eventfd, irq->attaching[i].gsi);
+	irq->nattaching = 0;
+	return err;
 }

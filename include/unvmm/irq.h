@@ -15,6 +15,7 @@
 
 struct kvm;
 struct kvm_irq_routing;
+struct irq_attachment;
 
 #define IRQ_MSI_MAX 2048 /* 31 devices of 65 vectors */
 
@@ -24,6 +25,9 @@ struct irq {
 	struct kvm_irq_routing *table; /* what KVM has, or will have after irq_commit(); owned */
 	uint64_t used[IRQ_MSI_MAX / 64]; /* allocated MSI GSIs */
 	bool changed;
+	bool collecting; /* irq_collect() */
+	unsigned int nattaching;
+	struct irq_attachment *attaching; /* owned; until irq_apply() */
 };
 
 /* After kvm_create_irqchip(). */
@@ -44,5 +48,12 @@ int irq_commit(struct irq *irq) must_check;
 /* eventfd -> gsi in the kernel. An eventfd that is already signalled injects at once. */
 int irq_attach(struct irq *irq, int eventfd, int gsi) must_check;
 void irq_detach(struct irq *irq, int eventfd, int gsi);
+
+/*
+ * From irq_collect() on routes and attachments are only noted; irq_apply() makes all of them real
+ * at once. For the state of a whole machine, whose vcpus stand meanwhile.
+ */
+void irq_collect(struct irq *irq);
+int irq_apply(struct irq *irq) must_check;
 
 #endif

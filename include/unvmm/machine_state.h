@@ -56,7 +56,7 @@ void machine_load_free(struct machine_load *l);
  * What is done for the first time in a process costs several times what it costs then, and when a
  * guest moves it stands still meanwhile. So both sides do it once before, and nothing comes of it:
  * the source, whose devices may run, takes the state of vcpus and chips and forgets it; the target
- * loads its own, power-on state, as far as KVM keeps it, and parses that of its devices.
+ * loads its own, power-on state, but for that of assigned functions.
  */
 int machine_rehearse_save(struct vm *vm, struct diag *d) must_check;
 int machine_rehearse_load(struct vm *vm, struct diag *d) must_check;

@@ -74,10 +74,10 @@ struct migration_downtime {
 	uint64_t stop;	/* ... stopped, confirmed */
 	uint64_t sync;	/* disks */
 	uint64_t save;	/* state of devices, vcpus, chips */
-	uint64_t ram;	/* the last pages, and the hash if that is wanted */
-	uint64_t state; /* sending it, until the target has loaded it */
+	uint64_t ram;	/* the last pages; the target loads the state meanwhile */
+	uint64_t state; /* sending it, until the target has loaded it; the hash if it is wanted */
 	uint64_t arm;	/* the target's assigned functions started, until READY */
-	uint64_t start; /* COMMIT until RUNNING */
+	uint64_t start; /* COMMIT until the guest runs; at most until RUNNING */
 	uint64_t total;
 	uint64_t target_load, target_start; /* the target's shares of `state` and `start` */
 };

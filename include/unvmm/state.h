@@ -54,7 +54,8 @@ struct state_desc {
 	uint32_t obj_size;
 	const struct state_field *fields;
 	unsigned int nfields;
-	/* Brings the object up to date before it is saved (e.g. reads indexes from another owner).
+	/*
+	 * Brings the object up to date before it is saved (e.g. reads indexes from another owner).
 	 */
 	int (*pre_save)(void *obj);
 	/*
@@ -82,12 +83,16 @@ struct state_desc {
 	STATE_FIELD_(k, type, f, sizeof(((type *)0)->f) / state_kind_size(k), state_kind_size(k), \
 		     STATE_CHECK)
 #define STATE_RAW(type, f) STATE_FIELD_(STATE_BYTES, type, f, 1, sizeof(((type *)0)->f), 0)
-#define STATE_ARRAY(type, f, childdesc)                                                            \
-	{                                                                                          \
-		.name = #f, .kind = STATE_STRUCT, .offset = offsetof(type, f),                     \
-		.size = sizeof(((type *)0)->f[0]),                                                 \
-		.count = sizeof(((type *)0)->f) / sizeof(((type *)0)->f[0]), .child = &(childdesc) \
+/* Of structs; fn: how many of them are used. */
+#define STATE_ARRAY_USED(type, f, childdesc, fn)                               \
+	{                                                                      \
+		.name = #f, .kind = STATE_STRUCT, .offset = offsetof(type, f), \
+		.size = sizeof(((type *)0)->f[0]),                             \
+		.count = sizeof(((type *)0)->f) / sizeof(((type *)0)->f[0]),   \
+		.child = &(childdesc), .used = (fn)                            \
 	}
+
+#define STATE_ARRAY(type, f, childdesc) STATE_ARRAY_USED(type, f, childdesc, NULL)
 
 #define state_kind_size(k) \
 	((k) == STATE_U64 ? 8u : (k) == STATE_U32 ? 4u : (k) == STATE_U16 ? 2u : 1u)

@@ -13,8 +13,6 @@
 #ifndef UNVMM_STATE_IO_H
 #define UNVMM_STATE_IO_H
 
-#include <stdio.h>
-
 #include <unvmm/state.h>
 
 /* The largest blob that is made or accepted. */
@@ -44,12 +42,5 @@ int state_commit(struct state_load *load, struct diag *d) must_check;
 
 /* Also without a commit. NULL does nothing. */
 void state_load_free(struct state_load *load);
-
-/*
- * Both need no tables, so they work on the blobs of any version. -EINVAL for a blob that is none.
- * state_equal: 0 if a and b hold the same, -EBADMSG with the path of the first difference if not.
- */
-int state_print(FILE *out, const void *blob, size_t len, struct diag *d) must_check;
-int state_equal(const void *a, size_t alen, const void *b, size_t blen, struct diag *d) must_check;
 
 #endif

@@ -16,6 +16,7 @@
 #include <unvmm/vcpu_migrate.h>
 
 #include "fake_kvm.h"
+#include "state_equal.h"
 
 enum { WHAT_CPU, WHAT_CHIPS, WHAT_DESCRIPTION, WHATS };
 

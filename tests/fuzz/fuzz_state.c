@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_state.c - state blobs as a peer sends them: parse, commit, print, compare. What is accepted
+ * fuzz_state.c - state blobs as a peer sends them: parse, commit, compare. What is accepted
  * must arrive: saving the object again gives the same state. Thread: the fuzzer's.
  *
  * Planted bug (FUZZ_PLANT): parse_prop() does not compare the length of a property.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "state_equal.h"
 #include "state_sample.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -32,7 +34,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct state_ref ref = { .desc = &sample_desc, .obj = &s };
 	struct state_load *load;
 	struct diag d = { 0 };
-	FILE *null;
 	void *blob;
 
 	/* In memory of its own size, aligned, so that a read behind the end is seen. */
@@ -49,13 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} else if (!d.text[0]) {
 		abort(); /* a refusal without a sentence */
 	}
-	null = fopen("/dev/null", "w");
-	if (null) {
-		if (state_print(null, blob, size, NULL) == 0 &&
-		    state_equal(blob, size, blob, size, NULL))
-			abort();
-		fclose(null);
-	}
+	if (state_equal(blob, size, blob, size, NULL) == -EBADMSG)
+		abort();
 	free(blob);
 	return 0;
 }

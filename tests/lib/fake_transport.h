@@ -22,7 +22,7 @@
 
 #include <unvmm/virtio.h>
 
-#define WAIT_S 5
+#define WAIT_S 30
 
 static struct {
 	sem_t irq, stopped, broken, config;

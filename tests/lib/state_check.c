@@ -13,6 +13,7 @@
 #include <libfdt.h>
 
 #include "state_check.h"
+#include "state_equal.h"
 
 static void field_perturb(const struct state_field *f, uint8_t *p)
 {
@@ -21,6 +22,13 @@ static void field_perturb(const struct state_field *f, uint8_t *p)
 	/* Booleans stay booleans; any other byte pattern is a value. */
 	for (uint32_t i = 0; i < n; i++)
 		p[i] ^= f->kind == STATE_BOOL ? 0x01 : 0x5a;
+}
+
+/* How many of the structs in a field are in the blob: fields before it say so, that must be equal.
+ */
+static uint32_t structs(const struct state_field *f, const void *obj)
+{
+	return f->used ? f->used(obj) : f->count;
 }
 
 void state_perturb(const struct state_desc *desc, void *obj)
@@ -35,7 +43,7 @@ void state_perturb(const struct state_desc *desc, void *obj)
 			field_perturb(f, p);
 			continue;
 		}
-		for (uint32_t n = 0; n < f->count; n++)
+		for (uint32_t n = 0; n < structs(f, obj); n++)
 			state_perturb(f->child, p + (size_t)n * f->size);
 	}
 }
@@ -55,7 +63,7 @@ static void fields_compare(const struct state_desc *desc, const void *before, co
 		if ((f->flags & STATE_CHECK) || (f->needed && !f->needed(before)))
 			continue;
 		if (f->kind == STATE_STRUCT) {
-			for (uint32_t n = 0; n < f->count; n++)
+			for (uint32_t n = 0; n < structs(f, before); n++)
 				fields_compare(f->child, a + (size_t)n * f->size,
 					       b + (size_t)n * f->size, expect);
 		} else if (same != (expect == EXPECT_SAME)) {

@@ -25,6 +25,7 @@
 #include "fake_kvm.h"
 #include "fake_vm.h"
 #include "ram.h"
+#include "state_equal.h"
 
 #define CPUS	  2
 #define MOVES	  100
@@ -35,7 +36,7 @@
 #define PORT	  0x520 /* and four further for each vcpu */
 #define PARTS_MAX 16
 #define VECTOR	  0x41
-#define WAIT_MS	  10000
+#define WAIT_MS	  30000
 
 /* Page table, segment and control register bits: Intel SDM vol. 3A, 4.5, 3.4.5 and 2.5. */
 #define PTE_TABLE   0x07 /* present, writable, ring 3 */

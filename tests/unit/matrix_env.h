@@ -38,7 +38,7 @@
 #define RAM_SIZE MiB(16)
 /* Pages that are not zero: so few that no round waits for its answer. */
 #define FULL	 40u
-#define LIMIT_MS 20000 /* nothing takes so long */
+#define LIMIT_MS 60000 /* nothing takes so long */
 
 enum side { SOURCE, TARGET, NOBODY };
 
@@ -94,7 +94,10 @@ static const struct fake_machine fake_machine = { .parts = 2,
 						  .commit = commit_parts,
 						  .check = check_description };
 
-/* A disk that both reach: its lock, as the kernel keeps it, and opaque bytes. */
+/*
+ * A disk that both reach: its lock, as the kernel keeps it, opaque bytes, and what it writes to
+ * memory when it stops.
+ */
 static inline int disk_claim(struct device *dev, bool take, struct diag *d)
 {
 	enum side was = take ? NOBODY : me;
@@ -116,9 +119,18 @@ static inline void disk_opaque_get(struct device *dev, const void **data, size_t
 	*len = 6;
 }
 
-static const struct device_class disk_class = {
-	.name = "disk", .id = "disk", .claim = disk_claim, .opaque_get = disk_opaque_get
-};
+static inline int disk_quiesce(struct device *dev)
+{
+	struct vm *vm = dev->priv;
+
+	return gmem_write(&vm->mem, 0, "done", 4);
+}
+
+static const struct device_class disk_class = { .name = "disk",
+						.id = "disk",
+						.claim = disk_claim,
+						.quiesce = disk_quiesce,
+						.opaque_get = disk_opaque_get };
 
 /* --- the process of a side ---------------------------------------------------------------------
  */
@@ -182,13 +194,13 @@ static inline void live(struct vm *vm, struct migration *m)
 static inline void run_side(enum side side, int fd)
 {
 	const struct migration_events events = { .ended = on_ended };
-	struct device disk = { .id = "disk0", .cls = &disk_class };
+	struct vm vm;
+	struct device disk = { .id = "disk0", .cls = &disk_class, .priv = &vm };
 	unsigned int fds, tasks;
 	struct vm_config config = { 0 };
 	struct migration_params p;
 	struct migration *m;
 	struct diag d = { 0 };
-	struct vm vm;
 
 	me = side;
 	alarm(LIMIT_MS / 1000 + 10);
@@ -200,6 +212,7 @@ static inline void run_side(enum side side, int fd)
 	if (vm_init(&vm, &config, &d) || gmem_create(&vm.mem, RAM_SIZE, GMEM_PRIVATE, &d))
 		abort();
 	vm.kvm.vm_fd = -1;
+	vm.kvm.has_sregs2 = true; /* the state may be loaded while the last pages come */
 	vm.devices = &disk;
 	for (uint64_t i = 0; i < FULL && me == SOURCE; i++)
 		vm.mem.base[i * 97 * PAGE_SIZE_4K + 5] = 1;

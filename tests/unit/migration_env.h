@@ -160,7 +160,12 @@ static inline bool has_ended(struct side *x)
 
 static inline bool has_exited(struct side *x)
 {
-	return x->machine.vm.event != VM_EVENT_NONE;
+	enum vm_event event;
+
+	vm_lock(&x->machine.vm); /* a vcpu may be just asking for it */
+	event = x->machine.vm.event;
+	vm_unlock(&x->machine.vm);
+	return event != VM_EVENT_NONE;
 }
 
 static inline bool progress(struct side *x, unsigned int ms)
@@ -178,7 +183,7 @@ static inline bool progress(struct side *x, unsigned int ms)
 /* Does the guest get on? On a busy host that may be a while. */
 static inline bool runs(struct side *x)
 {
-	return progress(x, 5000);
+	return progress(x, 30000);
 }
 
 static inline bool stands(struct side *x)

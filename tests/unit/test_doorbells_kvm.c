@@ -27,7 +27,7 @@
 #define RINGS	1000
 #define CODE	0x100000
 #define CELLS	0x200000 /* of each vcpu one page: what it shall ring, what it has rung */
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 /* Page table and segment bits: Intel SDM vol. 3A, 4.5 and 3.4.5. */
 #define PTE_TABLE 0x07 /* present, writable, ring 3 */

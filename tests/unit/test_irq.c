@@ -131,6 +131,36 @@ static void test_commit_only_changes(void **state)
 	assert_true(irq.changed);
 }
 
+/* Nothing reaches KVM (there is no VM: it would refuse) before all of it does. */
+static void test_collect(void **state)
+{
+	struct kvm none = { .fd = -1, .vm_fd = -1 };
+	int gsi = irq_msi_alloc(&irq);
+
+	(void)state;
+	irq.kvm = &none;
+	irq_collect(&irq);
+	irq_msi_set(&irq, gsi, 0xfee00000, 0x41);
+	assert_int_equal(irq_commit(&irq), 0);
+	assert_int_equal(irq_attach(&irq, 3, gsi), 0);
+	assert_int_equal(irq_attach(&irq, 4, gsi), 0);
+	irq_detach(&irq, 3, gsi);
+	assert_int_equal(irq.nattaching, 1);
+	assert_true(irq.changed);
+	assert_int_equal(irq_apply(&irq), -EBADF);
+	assert_int_equal(irq.nattaching, 0);
+	/* The routes are in KVM already: it is the attachment that is refused. */
+	irq_collect(&irq);
+	irq.changed = false;
+	assert_int_equal(irq_attach(&irq, 3, gsi), 0);
+	assert_int_equal(irq_apply(&irq), -EBADF);
+	irq.kvm = NULL;
+	irq_collect(&irq);
+	assert_int_equal(irq_attach(&irq, 3, gsi), 0);
+	assert_int_equal(irq_apply(&irq), 0);
+	assert_int_equal(irq.nattaching, 0);
+}
+
 /* A KVM that refuses (no VM at all): the error is told, and the change stays to be made. */
 static void test_refused(void **state)
 {
@@ -152,10 +182,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(lines),
-		TEST(alloc_all),
-		TEST(commit_only_changes),
-		TEST(refused),
+		TEST(lines),   TEST(alloc_all), TEST(commit_only_changes),
+		TEST(collect), TEST(refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "ram.h"
 #include "stream.h"
@@ -26,13 +28,18 @@ struct two {
 	struct diag d;
 };
 
-static void open_two(struct two *t, uint64_t size)
+static void open_two_of(struct two *t, uint64_t size, enum gmem_kind kind)
 {
 	memset(t, 0, sizeof(*t));
 	t->payload = malloc(RAM_SECTION_MAX);
 	assert_non_null(t->payload);
-	assert_int_equal(gmem_create(&t->from, size, GMEM_PRIVATE, &t->d), 0);
-	assert_int_equal(gmem_create(&t->to, size, GMEM_PRIVATE, &t->d), 0);
+	assert_int_equal(gmem_create(&t->from, size, kind, &t->d), 0);
+	assert_int_equal(gmem_create(&t->to, size, kind, &t->d), 0);
+}
+
+static void open_two(struct two *t, uint64_t size)
+{
+	open_two_of(t, size, GMEM_PRIVATE);
 }
 
 static void close_two(struct two *t)
@@ -106,6 +113,38 @@ static void test_rounds(void **state)
 	assert_int_equal(t.ram.npending, MiB(20) / PAGE + 5);
 	assert_int_equal(send_round(&t), 21);
 	assert_true(ram_hash(&t.from) == ram_hash(&t.to));
+	close_two(&t);
+}
+
+/* Memory that was emptied: what it had before is gone, and of what stays zero nothing is mapped. */
+static void test_emptied(void **state)
+{
+	unsigned char resident = 1;
+	struct two t;
+
+	(void)state;
+	open_two(&t, MiB(20) + 5 * PAGE);
+	for (uint64_t page = 0; page < t.to.size / PAGE; page++)
+		put(&t.to, page, 9);
+	put(&t.from, 3, 1);
+	put(&t.from, 1000, 2); /* in the second section of its 2 MiB; the first is all zero */
+	put(&t.from, MiB(20) / PAGE + 4, 3);
+	ram_load_empty(&t.loaded, &t.to);
+	assert_int_equal(ram_start(&t.ram, NULL, &t.from, &t.d), 0);
+	send_round(&t);
+	assert_int_equal(mincore(t.to.base + MiB(8), PAGE, &resident), 0);
+	assert_int_equal(resident & 1, 0);
+	assert_int_equal(t.loaded.pages, 3);
+	assert_int_equal(t.loaded.zero_pages, MiB(20) / PAGE + 2);
+	assert_true(ram_hash(&t.from) == ram_hash(&t.to));
+
+	put(&t.from, 3, 0);
+	put(&t.from, 4, 0);
+	put(&t.from, 2048, 7);
+	assert_int_equal(ram_fetch(&t.ram, &t.d), 0);
+	send_round(&t);
+	assert_true(ram_hash(&t.from) == ram_hash(&t.to));
+	ram_load_end(&t.loaded);
 	close_two(&t);
 }
 
@@ -285,13 +324,49 @@ static void test_damaged_contents(void **state)
 	close_two(&t);
 }
 
+static uint64_t pages_of(const struct gmem *g)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(g->fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512 / PAGE;
+}
+
+/* The memory of a machine with a function: what no guest has touched costs neither host anything.
+ */
+static void test_untouched_memory(void **state)
+{
+	struct two t;
+
+	(void)state;
+	open_two_of(&t, MiB(20), GMEM_SHARED);
+	put(&t.from, 0, 1);
+	put(&t.from, 700, 2);
+	put(&t.to, 1500, 9); /* is zero at the source */
+	assert_int_equal(ram_start(&t.ram, NULL, &t.from, &t.d), 0);
+	assert_int_equal(send_round(&t), MiB(20) / PAGE / RAM_PAGES);
+	assert_int_equal(t.loaded.pages, 2);
+	assert_int_equal(t.loaded.zero_pages, MiB(20) / PAGE - 2);
+	assert_in_range(pages_of(&t.from), 2, 2 * RAM_PAGES);
+	assert_in_range(pages_of(&t.to), 3, 3 * RAM_PAGES);
+
+	/* Touched for the first time behind the round: in the next one. */
+	assert_int_equal(gmem_write(&t.from, 1200 * PAGE, "x", 1), 0);
+	assert_int_equal(ram_fetch(&t.ram, &t.d), 0);
+	assert_int_equal(send_round(&t), 1);
+	assert_true(ram_hash(&t.from) == ram_hash(&t.to));
+	close_two(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rounds),
+		cmocka_unit_test(test_emptied),
 		cmocka_unit_test(test_nothing_is_lost_meanwhile),
 		cmocka_unit_test(test_unsent_pages_stay),
 		cmocka_unit_test(test_zero_pages),
+		cmocka_unit_test(test_untouched_memory),
 		cmocka_unit_test(test_hash),
 		cmocka_unit_test(test_refused_sections),
 		cmocka_unit_test(test_damaged_contents),

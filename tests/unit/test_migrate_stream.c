@@ -301,7 +301,7 @@ static void test_silence_ends(void **state)
 	open_stream(&s, pair[0]);
 	start = stream_now();
 	assert_int_equal(stream_recv(&s, &sec, &d), -ETIMEDOUT);
-	assert_in_range(stream_now() - start, 95000000, 2000000000);
+	assert_in_range(stream_now() - start, 95000000, 30000000000);
 	assert_string_equal(d.text, "the peer sends nothing for 0.1 s");
 	/* Nobody reads: at some point the kernel takes no more. */
 	d.text[0] = 0;
@@ -322,8 +322,8 @@ static int stop_after(void *arg, struct diag *d)
 	return (*left)-- > 0 ? 0 : diag_set(d, -ECANCELED, "enough");
 }
 
-#define PATIENCE_MS 800
-#define ASLEEP_MS   1200
+#define PATIENCE_MS 2000
+#define ASLEEP_MS   2500
 
 /* Exit status 0: the section came. */
 static int await_section(int fd)

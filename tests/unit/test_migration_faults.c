@@ -30,7 +30,7 @@ static void test_refusals(void **state)
 	pid = fork_target(pair[1], &larger, false);
 	close(pair[1]);
 	assert_int_equal(migration_start(x.migration, pair[0], &prm, &d), 0);
-	assert_true(run_until(&x, has_ended, 10000));
+	assert_true(run_until(&x, has_ended, 60000));
 	assert_int_equal(x.status.phase, MIGRATION_FAILED);
 	assert_string_equal(x.status.error,
 			    "the target refuses: memory: the guest has 16 MiB, this "
@@ -53,7 +53,7 @@ static void test_refusals(void **state)
 	make_pair(pair);
 	x.ended = false;
 	assert_int_equal(migration_start(x.migration, pair[0], &prm, &d), 0);
-	assert_true(run_until(&x, has_ended, 10000));
+	assert_true(run_until(&x, has_ended, 60000));
 	assert_non_null(strstr(x.status.error, "sends nothing"));
 	assert_true(runs(&x));
 	close(pair[1]);
@@ -80,7 +80,7 @@ static void test_end_while_moving(void **state)
 	assert_true(run_until(&x, has_begun, 30000));
 	prm.bandwidth = MiB(2);
 	assert_int_equal(migration_start(x.migration, pair[0], &prm, &d), 0);
-	assert_true(run_until(&x, is_sending, 10000));
+	assert_true(run_until(&x, is_sending, 60000));
 	side_close(&x);
 	assert_false(x.ended);
 	assert_int_equal(target_status(pid), TARGET_NOT_RUN);
@@ -126,7 +126,7 @@ static void test_a_disk_has_one_owner(void **state)
 	pid = fork_target(pair[1], &larger, false);
 	close(pair[1]);
 	assert_int_equal(migration_start(x.migration, pair[0], &prm, &d), 0);
-	assert_true(run_until(&x, has_ended, 10000));
+	assert_true(run_until(&x, has_ended, 60000));
 	assert_int_equal(x.status.phase, MIGRATION_FAILED);
 	assert_int_equal(target_status(pid), TARGET_NOT_RUN);
 	assert_true(locked(disk));
@@ -139,10 +139,10 @@ static void test_a_disk_has_one_owner(void **state)
 	x.ended = false;
 	prm.bandwidth = MiB(2);
 	assert_int_equal(migration_start(x.migration, pair[0], &prm, &d), 0);
-	assert_true(run_until(&x, is_sending, 10000));
+	assert_true(run_until(&x, is_sending, 60000));
 	assert_true(locked(disk));
 	assert_int_equal(migration_cancel(x.migration, &d), 0);
-	assert_true(run_until(&x, has_ended, 10000));
+	assert_true(run_until(&x, has_ended, 60000));
 	assert_int_equal(target_status(pid), TARGET_NOT_RUN);
 	assert_true(locked(disk));
 	assert_true(runs(&x));
@@ -153,7 +153,7 @@ static void test_a_disk_has_one_owner(void **state)
 	x.ended = false;
 	prm.bandwidth = 0;
 	assert_int_equal(migration_start(x.migration, pair[0], &prm, &d), 0);
-	assert_true(run_until(&x, has_ended, 10000));
+	assert_true(run_until(&x, has_ended, 60000));
 	if (x.status.phase != MIGRATION_COMPLETED)
 		fail_msg("%s", x.status.error);
 	assert_true(locked(disk)); /* by the target */

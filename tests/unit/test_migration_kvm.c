@@ -126,7 +126,7 @@ static void test_timeouts(void **state)
 	prm.timeout_ms = 1500;
 	prm.on_timeout = MIGRATION_TIMEOUT_FORCE;
 	s = moves("forced", &p, &prm);
-	assert_in_range(s.elapsed_ns / 1000000, 1500, 5000);
+	assert_in_range(s.elapsed_ns / 1000000, 1500, 30000);
 
 	prm.on_timeout = MIGRATION_TIMEOUT_CANCEL;
 	make_pair(pair);
@@ -170,18 +170,18 @@ static void test_cancel_and_again(void **state)
 			fail_msg("%s", d.text);
 		if (i)
 			break;
-		assert_true(run_until(&x, is_sending, 10000));
+		assert_true(run_until(&x, is_sending, 60000));
 		assert_int_equal(migration_cancel(x.migration, &d), 0);
-		assert_true(run_until(&x, has_ended, 1000));
+		assert_true(run_until(&x, has_ended, 60000));
 		assert_int_equal(x.status.phase, MIGRATION_CANCELLED);
 		assert_int_equal(target_status(pid), TARGET_NOT_RUN);
 		assert_true(runs(&x));
 	}
 	/* The limit goes while it is under way. */
-	assert_true(run_until(&x, is_sending, 10000));
+	assert_true(run_until(&x, is_sending, 60000));
 	prm.bandwidth = 0;
 	assert_int_equal(migration_set_params(x.migration, &prm, &d), 0);
-	assert_true(run_until(&x, has_ended, 3000));
+	assert_true(run_until(&x, has_ended, 60000));
 	assert_int_equal(x.status.phase, MIGRATION_COMPLETED);
 	assert_int_equal(target_status(pid), TARGET_OK);
 	side_close(&x);

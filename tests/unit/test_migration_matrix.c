@@ -15,9 +15,10 @@
 #include "exactly.h"
 
 #define JOBS	 6u  /* cases at a time */
-#define SILENCE	 250 /* ms, where somebody has to wait for it */
+#define SILENCE	 250 /* ms, where somebody has to wait for it; more after each miss */
 #define PATIENCE 5000
-#define ATTEMPTS 4
+#define ATTEMPTS 16 /* some rows are a matter of the moment */
+#define WAITS	 3  /* misses after which the silence is not made longer any more */
 #define MISSED	 77 /* exit status: the row did not come up */
 
 enum fault {
@@ -189,13 +190,16 @@ static bool is_row(const struct link *l, enum side side, enum proto_dir dir, uns
 	       l->row->in == l->state[side] && l->row->msg == msg;
 }
 
-/* The receiver is to hear this message in a later state, to which another one leads. */
+/*
+ * The receiver is to hear this message in a later state, to which another one leads; which does not
+ * come behind this one, as STATE would.
+ */
 static bool too_early(const struct link *l, enum side receiver, unsigned int msg)
 {
 	int next = proto_next(table_of(receiver), l->state[receiver], PROTO_RECV, msg);
 
 	return l->row && !l->fired && l->table == table_of(receiver) && l->row->dir == PROTO_RECV &&
-	       l->row->msg == msg && l->state[receiver] < l->row->in &&
+	       l->row->msg == msg && l->state[receiver] < l->row->in && l->row->in < PROTO_STATE &&
 	       next == (int)l->state[receiver];
 }
 
@@ -357,7 +361,7 @@ static void check_copies(const struct link *l)
 		check(!sh->side[SOURCE].runs && sh->side[SOURCE].error[0]);
 		if (!target_runs) { /* a person has looked */
 			sh->resume = true;
-			for (unsigned int i = 0; i < 5000 && !sh->side[SOURCE].resumed; i++)
+			for (unsigned int i = 0; i < 30000 && !sh->side[SOURCE].resumed; i++)
 				usleep(1000);
 			check(sh->side[SOURCE].resumed && sh->side[SOURCE].runs);
 		}
@@ -390,12 +394,16 @@ static void finish(struct link *l)
 }
 
 /* What has to be different for the row to come up. */
-static void prepare(const struct proto_table *t, const struct proto_rule *r, enum fault fault)
+static void prepare(const struct proto_table *t, const struct proto_rule *r, enum fault fault,
+		    unsigned int attempt)
 {
 	bool waits =
 		fault == FAULT_HANG || fault == FAULT_STOP_SOURCE || fault == FAULT_STOP_TARGET;
 
-	*sh = (struct shared){ .owner = NOBODY, .silence_ms = waits ? SILENCE : PATIENCE };
+	unsigned int misses = attempt - 1 < WAITS ? attempt - 1 : WAITS;
+
+	*sh = (struct shared){ .owner = NOBODY,
+			       .silence_ms = waits ? SILENCE << 2 * misses : PATIENCE };
 	if (!r)
 		return;
 	/* To be cancelled between two sections; and what comes before PREPARED. */
@@ -426,7 +434,8 @@ static pid_t fork_side(enum side side, int pair[2], const int other[2])
 }
 
 /* In a process of its own, which it ends. */
-static void run_case(const struct proto_table *t, const struct proto_rule *r, enum fault fault)
+static void run_case(const struct proto_table *t, const struct proto_rule *r, enum fault fault,
+		     unsigned int attempt)
 {
 	static struct link l;
 	int pairs[2][2];
@@ -439,7 +448,7 @@ static void run_case(const struct proto_table *t, const struct proto_rule *r, en
 	snprintf(where, sizeof(where), "%s, %s %s in %s: %s", t ? t->name : "plain",
 		 r && r->dir == PROTO_SEND ? "sends" : "hears", r ? proto_msg_name(r->msg) : "all",
 		 r ? proto_state_name(r->in) : "any state", fault_names[fault]);
-	prepare(t, r, fault);
+	prepare(t, r, fault, attempt);
 	l = (struct link){
 		.table = t, .row = r, .fault = fault, .stopped = NOBODY, .killed = NOBODY
 	};
@@ -494,7 +503,7 @@ static void start_job(struct job *j)
 	j->pid = fork();
 	assert_true(j->pid >= 0);
 	if (!j->pid)
-		run_case(j->table, j->row, j->fault);
+		run_case(j->table, j->row, j->fault, j->attempts);
 }
 
 /* One of the running ones has ended. True if it has passed, or goes into another attempt. */

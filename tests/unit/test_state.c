@@ -12,6 +12,7 @@
 #include <libfdt.h>
 
 #include "state_check.h"
+#include "state_equal.h"
 #include "state_sample.h"
 
 static struct state_ref ref(struct sample *s)
@@ -440,29 +441,6 @@ static void test_equal(void **state)
 	free(bb);
 }
 
-static void test_print(void **state)
-{
-	struct sample s;
-	struct state_ref r = ref(&s);
-	char *text = NULL;
-	size_t size, len;
-	void *blob;
-	FILE *out = open_memstream(&text, &size);
-
-	(void)state;
-	assert_non_null(out);
-	sample_init(&s);
-	blob = save("dev0", &r, 1, &len);
-	assert_int_equal(state_print(out, blob, len, NULL), 0);
-	fclose(out);
-	assert_non_null(strstr(text, "device = \"dev0\"\nsample:\n  state-version = <0x3>\n"));
-	assert_non_null(strstr(text, "  u64 = <0x1234567 0x89abcdef>\n"));
-	assert_non_null(strstr(text, "  mem = [01 08 0f"));
-	assert_non_null(strstr(text, "  queues@1:\n    state-version = <0x1>\n"));
-	free(text);
-	free(blob);
-}
-
 static int failing_post_load(void *obj, struct diag *d)
 {
 	(void)obj;
@@ -495,14 +473,14 @@ static void test_post_load_fails(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_roundtrip),     T(test_perturb_reaches_every_field),
-		T(test_layout),	       T(test_no_table),
-		T(test_large),	       T(test_versions),
-		T(test_newer_version), T(test_check_fields),
-		T(test_values),	       T(test_unknown_and_missing),
-		T(test_identity),      T(test_container),
-		T(test_every_byte),    T(test_equal),
-		T(test_print),	       T(test_post_load_fails),
+		T(test_roundtrip),	 T(test_perturb_reaches_every_field),
+		T(test_layout),		 T(test_no_table),
+		T(test_large),		 T(test_versions),
+		T(test_newer_version),	 T(test_check_fields),
+		T(test_values),		 T(test_unknown_and_missing),
+		T(test_identity),	 T(test_container),
+		T(test_every_byte),	 T(test_equal),
+		T(test_post_load_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

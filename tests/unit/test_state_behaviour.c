@@ -50,7 +50,7 @@ static uint64_t access_do(struct fake_vm *f, const struct access *a)
 	struct bus *bus = a->mmio ? &f->vm.mmio : &f->vm.pio;
 
 	if (a->button)
-		f->vm.power_button(&f->vm);
+		f->vm.power_button(f->vm.power_button_arg);
 	f->vm.event = VM_EVENT_NONE; /* nothing that is asked for happens here */
 
 	if (!a->write)

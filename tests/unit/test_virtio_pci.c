@@ -467,7 +467,7 @@ static void test_bus_mastering_slow_stop(void **state)
 	vd_kick(fv, 0);
 	assert_false(is_running(x));
 	fake_vdev_stop_now(fv);
-	assert_true(fake_vm_run(x->f, runs, x, 2000));
+	assert_true(fake_vm_run(x->f, runs, x, 30000));
 	assert_int_equal(fv->started_at[0], 5);
 	assert_int_equal(vd_status(fv), LIVE);
 }
@@ -486,7 +486,7 @@ static void test_destroyed_after_a_stop(void **state)
 	vd_config_write(x->fv, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
 	fake_vdev_free(other);
 	vd_decode(x->fv);
-	assert_true(fake_vm_run(x->f, runs, x, 2000));
+	assert_true(fake_vm_run(x->f, runs, x, 30000));
 }
 
 static void test_quiesce_and_resume(void **state)
@@ -636,7 +636,7 @@ static void test_blocking_eventfd(void **state)
 	const uint64_t full = UINT64_MAX - 1;
 	int fd = vdev_irq_fd(&x->fv->vdev, 1);
 
-	alarm(20);
+	alarm(120);
 	vd_drive(x->fv, V1);
 	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
 	assert_int_equal(write(fd, &full, sizeof(full)), sizeof(full));
