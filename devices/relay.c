@@ -11,13 +11,15 @@
  */
 #include "vf_dev.h"
 
+#include <unvmm/timer.h>
+
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -160,13 +162,7 @@ static void broken(struct vf_dev *vd, unsigned int q, const char *why)
 
 static void ring(struct vf_dev *vd, unsigned int q)
 {
-	const struct vf_doorbell *db = &vd->doorbells[q];
-	uint64_t one = 1;
-	bool ok = db->way == VF_WAY_FORWARD
-			  ? write(db->forward_fd, &one, sizeof(one)) == sizeof(one)
-			  : !vf_function_kick(&vd->fn, db->index, db->notify_off);
-
-	if (!ok)
+	if (vf_doorbell_ring(&vd->doorbells[q]))
 		broken(vd, q, "its doorbell cannot be written");
 }
 
@@ -322,14 +318,6 @@ static void return_queue(struct vf_dev *vd, struct vf_relay *rq)
 		vf_give_up(vd, &d);
 }
 
-static void set_timer(struct vf_dev *vd)
-{
-	struct itimerspec t = { .it_value.tv_nsec = VF_RX_BOUNDARY_MS * NS_PER_MS };
-
-	if (timerfd_settime(vd->relays.timer_fd, 0, &t, NULL))
-		log_error("%s: no timer: %s", vd->vdev.id, strerror(errno));
-}
-
 /* All that may be forwarded has been. */
 static void look_at_boundary(struct vf_dev *vd, unsigned int q)
 {
@@ -348,7 +336,7 @@ static void look_at_boundary(struct vf_dev *vd, unsigned int q)
 	if (!rq->deadline) {
 		rq->deadline =
 			now + (is_rx(vd, q) ? VF_RX_BOUNDARY_MS : VF_BOUNDARY_MS) * NS_PER_MS;
-		set_timer(vd);
+		timer_arm(vd->relays.timer_fd, VF_RX_BOUNDARY_MS);
 		return;
 	}
 	if (now < rq->deadline)
@@ -367,11 +355,10 @@ static void timer_ready(struct loop_fd *lf, uint32_t revents)
 {
 	struct vf_relays *rs = container_of(lf, struct vf_relays, timer);
 	struct vf_dev *vd = container_of(rs, struct vf_dev, relays);
-	uint64_t count;
 	bool waits = false;
 
 	(void)revents;
-	if (read(rs->timer_fd, &count, sizeof(count)) < 0)
+	if (!timer_rang(rs->timer_fd))
 		return;
 	for (unsigned int q = 0; q < vd->vdev.nqueues; q++) {
 		struct vf_relay *rq = relay_of(vd, q);
@@ -382,7 +369,7 @@ static void timer_ready(struct loop_fd *lf, uint32_t revents)
 		waits |= rq->deadline != 0;
 	}
 	if (waits && vd->phase == VF_UP)
-		set_timer(vd);
+		timer_arm(vd->relays.timer_fd, VF_RX_BOUNDARY_MS);
 }
 
 void vf_relays_return(struct vf_dev *vd, bool on)
@@ -561,11 +548,13 @@ int vf_relays_init(struct vf_dev *vd, struct diag *d)
 	int err = 0;
 
 	rs->window_bytes = (size_t)vd->vdev.nqueues * RELAY_BYTES;
-	rs->window_fd = memfd_create("unvmm-relay", MFD_CLOEXEC);
-	rs->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	rs->window_fd = memfd_create("unvmm-relay", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	rs->timer_fd = timer_open();
 	rs->settled_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (rs->window_fd < 0 || rs->timer_fd < 0 || rs->settled_fd < 0 ||
-	    ftruncate(rs->window_fd, (off_t)rs->window_bytes))
+	    ftruncate(rs->window_fd, (off_t)rs->window_bytes) ||
+	    /* A server that is handed the descriptor must not be able to pull the pages away. */
+	    fcntl(rs->window_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
 		return diag_errno(d, -errno, "no memory for its relay");
 	p = mmap(NULL, rs->window_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, rs->window_fd, 0);
 	if (p == MAP_FAILED)

@@ -340,7 +340,7 @@ void vf_lap(struct vf_dev *vd, uint64_t *part)
 
 /*
  * From here on the guest's stores go past us. What it rang since DRIVER_OK was not passed on, so
- * every queue is kicked once: by a register, since nothing of ours touches a mapped page.
+ * every queue is kicked once.
  */
 void vf_up(struct vf_dev *vd)
 {
@@ -361,15 +361,13 @@ void vf_up(struct vf_dev *vd)
 	vm_unlock(vd->vdev.vm);
 	/* Without bus mastering: what the guest makes available from now on is not to be served. */
 	for (unsigned int q = 0; q < vd->vdev.nqueues && !stopping; q++) {
-		const struct vf_doorbell *db = &vd->doorbells[q];
-
 		if (!vd->queues[q].enabled)
 			continue;
 		if (vd->cvq.running && vd->cvq.q == q)
 			vf_cvq_serve(&vd->cvq);
 		else if (vd->relays.queues[q].path == VF_PATH_RELAY)
 			vf_relay_serve(vd, q);
-		else if (vf_function_kick(&vd->fn, db->index, db->notify_off))
+		else if (vf_doorbell_hand_over(&vd->doorbells[q]))
 			diag_set(&d, -EIO, "doorbell %u cannot be written", q);
 		if (d.text[0])
 			vf_give_up(vd, &d);

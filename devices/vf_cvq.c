@@ -13,6 +13,8 @@
 #include "net_command.h"
 #include "vf_dev.h"
 
+#include <unvmm/timer.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -20,7 +22,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,20 +75,16 @@ void vf_cvq_unmap(struct vf_cvq *c)
 
 /* --- commands -------------------------------------------------------------------------------- */
 
-static void set_deadline(struct vf_cvq *c, unsigned int ms)
-{
-	struct itimerspec t = { .it_value = { .tv_sec = ms / 1000,
-					      .tv_nsec = ms % 1000 * 1000000 } };
-
-	/* Cannot fail for a timerfd and a sane time. */
-	(void)timerfd_settime(c->deadline_fd, 0, &t, NULL);
-}
-
-/* Nothing more is served until the guest has reset the device. */
+/*
+ * Nothing more is served until the guest has reset the device, or another device takes its place:
+ * that one answers the command.
+ */
 static void broken(struct vf_cvq *c, const char *why)
 {
+	if (c->busy == VF_CVQ_COMMAND)
+		vq_unpop(&c->vq, 1);
 	c->busy = VF_CVQ_BROKEN;
-	set_deadline(c, 0);
+	timer_arm(c->deadline_fd, 0);
 	vf_failed(c->vd, why);
 }
 
@@ -96,7 +93,7 @@ static void post(struct vf_cvq *c, enum vf_cvq_busy why, uint32_t len)
 	memcpy(c->window + COMMAND_AT, c->command, len);
 	__atomic_store_n(c->window + ANSWER_AT, VIRTIO_NET_ERR, __ATOMIC_RELAXED);
 	c->busy = why;
-	set_deadline(c, VF_CVQ_MS);
+	timer_arm(c->deadline_fd, VF_CVQ_MS);
 	vf_ring_post(&c->ring, c->iova + COMMAND_AT, len, c->iova + ANSWER_AT,
 		     sizeof(virtio_net_ctrl_ack));
 	if (vf_function_kick(&c->vd->fn, c->index, c->notify_off))
@@ -208,7 +205,7 @@ void vf_cvq_answered(struct vf_cvq *c)
 		broken(c, "its control queue gives back what it was not given");
 	if (got <= 0)
 		return;
-	set_deadline(c, 0);
+	timer_arm(c->deadline_fd, 0);
 	ack = __atomic_load_n(c->window + ANSWER_AT, __ATOMIC_RELAXED);
 	c->busy = VF_CVQ_IDLE;
 	if (was == VF_CVQ_REPLAY && ack != VIRTIO_NET_OK) {
@@ -232,11 +229,10 @@ static void answer_ready(struct loop_fd *lf, uint32_t revents)
 static void deadline_ready(struct loop_fd *lf, uint32_t revents)
 {
 	struct vf_cvq *c = container_of(lf, struct vf_cvq, deadline);
-	uint64_t expired;
 
 	(void)revents;
-	if (read(c->deadline_fd, &expired, sizeof(expired)) != (ssize_t)sizeof(expired))
-		return;	    /* it was set anew meanwhile */
+	if (!timer_rang(c->deadline_fd)) /* it was set anew meanwhile */
+		return;
 	vf_cvq_answered(c); /* an interrupt may have been lost */
 	if (c->running && (c->busy == VF_CVQ_COMMAND || c->busy == VF_CVQ_REPLAY))
 		broken(c, "its control queue gives no answer");
@@ -295,7 +291,7 @@ uint16_t vf_cvq_stop(struct vf_cvq *c)
 {
 	if (!c->running)
 		return 0;
-	set_deadline(c, 0);
+	timer_arm(c->deadline_fd, 0);
 	/* Carried out or not: the guest gets no answer, and the command comes again. */
 	if (c->busy == VF_CVQ_COMMAND)
 		vq_unpop(&c->vq, 1);
@@ -320,7 +316,7 @@ int vf_cvq_init(struct vf_cvq *c, struct diag *d)
 	c->command = malloc(VF_CVQ_COMMAND_MAX);
 	c->window_fd = memfd_create("unvmm-cvq", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	c->answer_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	c->deadline_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	c->deadline_fd = timer_open();
 	if (!c->command || c->window_fd < 0 || c->answer_fd < 0 || c->deadline_fd < 0 ||
 	    ftruncate(c->window_fd, VF_WINDOW_BYTES) ||
 	    /* A server that is handed the descriptor must not be able to pull the pages away. */

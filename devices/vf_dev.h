@@ -228,6 +228,10 @@ void vf_doorbell_unmap(struct vf_doorbell *db);
 /* Decides, and makes ready what the decision takes. */
 int vf_doorbell_prepare(struct vf_doorbell *db, uint16_t index, uint16_t notify_off,
 			struct diag *d) must_check;
+/* Rings it for a guest whose queue is relayed, or stands; after its index, a full fence between. */
+int vf_doorbell_ring(const struct vf_doorbell *db) must_check;
+/* Its queue is DIRECT, and was not rung meanwhile: its driver is to ring, and is rung for. */
+int vf_doorbell_hand_over(struct vf_doorbell *db) must_check;
 /* The control queue's: never mapped, unvmm itself listens. */
 void vf_doorbell_relay(struct vf_doorbell *db);
 /* For ops->doorbell and ops->kick: control lock held. */

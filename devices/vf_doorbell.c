@@ -153,6 +153,41 @@ int vf_doorbell_prepare(struct vf_doorbell *db, uint16_t index, uint16_t notify_
 	return 0;
 }
 
+/* As the guest rings where it may. No message, and so nothing that is waited for. */
+static bool ring_by_store(const struct vf_doorbell *db)
+{
+	const struct vf_function *fn = &db->vd->fn;
+
+	if (db->way != VF_WAY_MAPPED || !fn->vf->info.regions[fn->caps.notify.bar].lasts)
+		return false;
+	__atomic_store_n((uint16_t *)((uint8_t *)db->page + (db->plan.offset - db->page_at)),
+			 db->index, __ATOMIC_RELEASE);
+	return true;
+}
+
+int vf_doorbell_ring(const struct vf_doorbell *db)
+{
+	uint64_t one = 1;
+
+	if (db->way == VF_WAY_FORWARD)
+		return write(db->forward_fd, &one, sizeof(one)) == sizeof(one) ? 0 : -EIO;
+	return ring_by_store(db) ? 0 : vf_function_kick(&db->vd->fn, db->index, db->notify_off);
+}
+
+/*
+ * Whoever served the queue before, a relay or a software device, may have been stopped at work,
+ * when the driver need not ring. A function may never write that word (2.7.10.1): the driver would
+ * be silent for ever.
+ */
+int vf_doorbell_hand_over(struct vf_doorbell *db)
+{
+	struct vf_dev *vd = db->vd;
+	const uint16_t flags = 0; /* the first word of the used ring */
+	int err = gmem_write(&vd->vdev.vm->mem, vd->queues[db->q].device, &flags, sizeof(flags));
+
+	return err ? err : vf_function_kick(&vd->fn, db->index, db->notify_off);
+}
+
 void vf_doorbell_relay(struct vf_doorbell *db)
 {
 	vm_lock(db->vd->vdev.vm);

@@ -5,13 +5,16 @@
  * does not make sense for PCI is refused with one sentence.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <linux/magic.h>
 #include <linux/pci_regs.h>
 
 #include "vf_user.h"
@@ -221,6 +224,18 @@ static bool file_too_short(int fd, uint64_t offset, uint64_t size)
 	return S_ISREG(st.st_mode) && !range_within(offset, size, 0, (uint64_t)st.st_size);
 }
 
+/*
+ * Memory that the server has sealed against becoming shorter, of the kind whose pages come whenever
+ * they are touched; those of hugetlbfs may have run out.
+ */
+static bool file_lasts(int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct statfs fs;
+
+	return seals >= 0 && seals & F_SEAL_SHRINK && !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC;
+}
+
 static int take_region(struct vf_user *u, unsigned int i, const struct region_reply *reply,
 		       size_t len, int fd, struct diag *d)
 {
@@ -247,6 +262,7 @@ static int take_region(struct vf_user *u, unsigned int i, const struct region_re
 		    r->areas[a].offset + r->areas[a].size > INT64_MAX - info->offset ||
 		    file_too_short(fd, info->offset + r->areas[a].offset, r->areas[a].size))
 			err = nonsense(u, d, "offers to map more than its file has");
+	r->lasts = file_lasts(fd);
 	return err;
 }
 

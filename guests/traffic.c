@@ -10,6 +10,10 @@
  * Five times a second one line: "io N gap G us lost L again A"; the gap is the longest time without
  * a completion since the line before, by the guest's clock.
  *
+ * A queue that gives nothing back for SILENCE_S is slow, or a doorbell of it was lost, or what
+ * serves it has stopped. The console says which: a slow one goes on by itself; after LOST_S it is
+ * rung, wanted or not, and if it goes on then, that is a failure, as it is if it does not.
+ *
  * Options: disks=N, cards=N, queues=N, qsize=N, depth=N (requests per queue), window=N (frames per
  * pair), sectors=N, max=N (sectors of a request), commands (on the control queue, too),
  * features=LIST, seed=N, quiet.
@@ -27,16 +31,26 @@
 #define TYPE	      0x88b5 /* for local experiments (IEEE 802) */
 #define FRAME_MIN     (NET_ETH + 24u)
 #define FRAME_MAX     1514u
-#define SILENCE_S     10
-#define RESET_S	      2		   /* then devices are asked whether they want one */
+#define SILENCE_S     10 /* then it is said, */
+#define LOST_S	      20 /* and then rung by hand: does that help? */
+#define STUCK_S	      30
+#define RESET_S	      2		   /* so often disks are asked whether they want one */
 #define LOST_CYCLES   300000000ull /* a frame that has not come then is lost */
 #define LINES_PER_S   5
 #define BUTTON_EVERY  256u /* rounds: asking is an exit */
 #define COMMAND_EVERY 2048u
 #define PM1_PWRBTN    0x0100 /* ACPI 6.4, 4.8.3 */
 
+/* A queue that has something to do, since it last gave something back. */
+struct life {
+	uint64_t since; /* vio_within() */
+	unsigned int asked;
+	bool told, rung;
+};
+
 struct disk {
 	struct blk blk;
+	struct life life[BLK_QUEUES_MAX];
 	uint16_t *writes; /* of each sector; 0: never */
 	bool *busy;	  /* part of a request under way */
 };
@@ -44,6 +58,7 @@ struct disk {
 struct flow { /* of frames on a pair of queues */
 	uint64_t sent, next;
 	uint64_t last; /* when one came */
+	struct life life;
 };
 
 struct card {
@@ -56,8 +71,8 @@ static struct card cards[CARDS_MAX];
 static unsigned int ndisks, ncards, window;
 static uint64_t nsectors, req_sectors;
 static struct rnd rnd;
-static uint64_t done, lost, again, gap, last_done, silence;
-static bool ending, commands, asked;
+static uint64_t done, lost, again, gap, last_done;
+static bool ending, commands;
 
 static void completed(void)
 {
@@ -67,8 +82,41 @@ static void completed(void)
 		gap = now - last_done;
 	last_done = now;
 	done++;
-	silence = 0;
-	asked = false;
+}
+
+static void lives(struct life *l)
+{
+	if (l->rung)
+		test_abort("a doorbell was lost: it went on when it was rung by hand");
+	if (l->told)
+		print("it was slow\r\n");
+	*l = (struct life){ 0 };
+}
+
+static void tell_queue(const struct vq *q)
+{
+	print("queue %u: avail %u used %u taken %u kicked %u flags 0x%x event %u, rung %llu times, "
+	      "not rung %llu times\r\n",
+	      q->index, q->avail_idx, q->used->idx, q->used_idx, q->kicked_idx, q->used->flags,
+	      q->event_idx ? *q->avail_event : 0, (unsigned long long)q->kicks,
+	      (unsigned long long)q->kicks_saved);
+}
+
+/* True once: its queues are to be rung by hand now. */
+static bool silent_too_long(struct life *l, struct vio *v, const char *what)
+{
+	if (vio_within(&l->since, SILENCE_S))
+		return false;
+	if (!l->told) {
+		l->told = true;
+		print("%s: nothing comes back for %u s, status 0x%x\r\n", what, SILENCE_S,
+		      vio_get8(v, VIRTIO_PCI_COMMON_STATUS));
+	}
+	if (!vio_within(&l->since, STUCK_S))
+		test_abort("%s: nothing comes back, though its doorbells are rung by hand", what);
+	if (l->rung || vio_within(&l->since, LOST_S))
+		return false;
+	return l->rung = true;
 }
 
 /* --- disks ------------------------------------------------------------------------------------ */
@@ -168,6 +216,27 @@ static void recover(struct disk *d)
 		test_abort("disk %u cannot be started again", (unsigned int)(d - disks));
 }
 
+static void watch_queue(struct disk *d, unsigned int q)
+{
+	struct life *l = &d->life[q];
+
+	if (!d->blk.q[q].inflight) {
+		*l = (struct life){ 0 };
+		return;
+	}
+	if (!vio_within(&l->since, RESET_S * (l->asked + 1))) {
+		l->asked++;
+		if (vio_get8(&d->blk.vio, VIRTIO_PCI_COMMON_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET) {
+			recover(d);
+			return;
+		}
+	}
+	if (silent_too_long(l, &d->blk.vio, "disk")) {
+		tell_queue(&d->blk.q[q].vq);
+		vq_ring(&d->blk.q[q].vq);
+	}
+}
+
 /* Requests that are under way. */
 static unsigned int turn_disk(struct disk *d)
 {
@@ -180,6 +249,7 @@ static unsigned int turn_disk(struct disk *d)
 
 		while ((r = blk_reap(&d->blk, q))) {
 			take_back(d, r);
+			lives(&d->life[q]);
 			blk_put(&d->blk, q, r);
 		}
 		for (unsigned int i = 0; i < d->blk.depth && !ending; i++) {
@@ -191,6 +261,7 @@ static unsigned int turn_disk(struct disk *d)
 		if (vq->avail_idx != before)
 			blk_kick(&d->blk, q);
 		under_way += d->blk.q[q].inflight;
+		watch_queue(d, q);
 	}
 	return under_way;
 }
@@ -272,6 +343,20 @@ static void look_at(struct card *c, const uint8_t *frame, uint32_t len)
 	}
 	f->last = io_tsc();
 	completed();
+	lives(&f->life);
+}
+
+/* What it cannot send is not under way, and silence all the same. */
+static void watch_pair(struct card *c, unsigned int p)
+{
+	struct net_pair *pair = &c->net.pair[p];
+
+	if (!silent_too_long(&c->flow[p].life, &c->net.vio, "card"))
+		return;
+	tell_queue(&pair->rx);
+	tell_queue(&pair->tx);
+	vq_ring(&pair->rx);
+	vq_ring(&pair->tx);
 }
 
 /* Frames that are under way. */
@@ -301,6 +386,7 @@ static unsigned int turn_card(struct card *c)
 			f->sent++;
 		}
 		under_way += (unsigned int)(f->sent - f->next);
+		watch_pair(c, p);
 		if (f->sent == before)
 			continue;
 		f->last = io_tsc();
@@ -385,16 +471,6 @@ static unsigned int turn(uint64_t round)
 		under_way += turn_card(&cards[i]);
 	if (ncards && !ending && commands && round % COMMAND_EVERY == 0)
 		command(&cards[0]);
-	if (!vio_within(&silence, RESET_S) && !asked) {
-		asked = true;
-		for (unsigned int i = 0; i < ndisks; i++)
-			if (vio_get8(&disks[i].blk.vio, VIRTIO_PCI_COMMON_STATUS) &
-			    VIRTIO_CONFIG_S_NEEDS_RESET)
-				recover(&disks[i]);
-	}
-	if (!vio_within(&silence, SILENCE_S))
-		test_abort("nothing completes: %u are under way, disk status 0x%x", under_way,
-			   ndisks ? vio_get8(&disks[0].blk.vio, VIRTIO_PCI_COMMON_STATUS) : 0u);
 	return under_way;
 }
 
@@ -428,7 +504,6 @@ void guest_main(const struct boot_info *boot)
 			break;
 	}
 	ending = true;
-	silence = 0;
 	while (turn(1))
 		;
 	print("button\r\n");

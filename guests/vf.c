@@ -17,7 +17,8 @@
 
 #define DISKS_MAX     8
 #define WORDS	      (BLK_SECTOR / 8)
-#define SILENCE_S     3 /* so long without a completion: a driver asks for the status */
+#define SILENCE_S     3	 /* so long without a completion: a driver asks for the status */
+#define PATIENCE_S    30 /* until what must happen counts as not happening */
 #define SHORTLY_MS    100
 #define CYCLES_PER_MS 3000000ull /* of a fast machine */
 
@@ -241,7 +242,7 @@ static void check_lost(struct blk *b)
 		    !test_check(start(b), "a lost function has no registers"))
 			return;
 		while (!needs_reset(b))
-			if (!vio_within(&patience, SILENCE_S))
+			if (!vio_within(&patience, PATIENCE_S))
 				test_abort("a lost function looks alive");
 	}
 	print("the machine lives\r\n");
@@ -304,7 +305,7 @@ static void mode_lose(void)
 			return;
 		send_reads(b, 1);
 		while (!blk_reap(b, 0) && !needs_reset(b))
-			if (!vio_within(&patience, SILENCE_S))
+			if (!vio_within(&patience, PATIENCE_S))
 				test_abort("neither a completion nor a request for a reset");
 		if (needs_reset(b)) {
 			check_lost(b);
@@ -326,7 +327,7 @@ static void mode_hang(void)
 		test_abort("the function cannot be started");
 	b->depth = 16;
 	left = send_reads(b, 16);
-	while (vio_within(&silence, 1))
+	while (vio_within(&silence, SILENCE_S))
 		while ((r = blk_reap(b, 0))) {
 			blk_put(b, 0, r);
 			left--;

@@ -225,7 +225,7 @@ uint8_t blk_do(struct blk *b, uint32_t type, uint64_t sector, void *data, uint32
 		test_abort("no descriptors for a request");
 	blk_kick(b, 0);
 	while (!(done = blk_reap(b, 0))) {
-		if (!vio_within(&start, 10))
+		if (!vio_within(&start, 30))
 			test_abort("request of type %u does not complete", type);
 	}
 	test_check(done == r, "another request completed");

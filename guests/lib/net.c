@@ -60,7 +60,7 @@ bool net_link_up(const struct net *n)
 		return true;
 	while (!(net_config16(n, offsetof(struct virtio_net_config, status)) &
 		 VIRTIO_NET_S_LINK_UP)) {
-		if (!vio_within(&start, 5))
+		if (!vio_within(&start, 30))
 			return false;
 	}
 	return true;

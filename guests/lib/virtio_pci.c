@@ -165,7 +165,7 @@ bool vio_reset(struct vio *v)
 
 	vio_set8(v, VIRTIO_PCI_COMMON_STATUS, 0);
 	while (vio_get8(v, VIRTIO_PCI_COMMON_STATUS)) {
-		if (!vio_within(&start, 5))
+		if (!vio_within(&start, 30))
 			return false;
 	}
 	v->features = 0;

@@ -45,6 +45,7 @@ struct vf_area {
 struct vf_region {
 	uint64_t size; /* bytes; 0: not there */
 	bool readable, writable;
+	bool lasts;	     /* what is mapped of it stays: an access of unvmm's own is no SIGBUS */
 	unsigned int nareas; /* that can be mapped; sorted, no overlaps; 0: none */
 	struct vf_area areas[VF_AREAS_MAX];
 };
@@ -120,10 +121,10 @@ struct vf_ops {
 	int (*region_write)(struct vf *vf, unsigned int region, uint64_t off, const void *buf,
 			    unsigned int len);
 	/*
-	 * Maps pages of an area of the region, shared, readable and writable. Nothing of unvmm's
-	 * own touches the mapping (a function that went away would be SIGBUS): it is for a KVM
-	 * slot, where that is -EFAULT. Released with munmap() by the caller. -EINVAL outside of
-	 * areas.
+	 * Maps pages of an area of the region, shared, readable and writable. Unless the region
+	 * lasts, nothing of unvmm's own touches the mapping (a function that went away would be
+	 * SIGBUS): it is for a KVM slot, where that is -EFAULT. Released with munmap() by the
+	 * caller. -EINVAL outside of areas.
 	 */
 	int (*region_mmap)(struct vf *vf, unsigned int region, uint64_t off, uint64_t len,
 			   void **at);
@@ -190,7 +191,8 @@ int vf_vfio_open(struct vm *vm, struct loop *loop, const char *pci_address, stru
 		 struct diag *d) must_check;
 int vf_user_open(struct loop *loop, const char *socket, struct vf **vf, struct diag *d) must_check;
 
-/* Maps all of g's RAM, IOVA = guest-physical address. On failure nothing stays mapped. (vf_mem.c)
+/*
+ * Maps all of g's RAM, IOVA = guest-physical address. On failure nothing stays mapped. (vf_mem.c)
  */
 int vf_map_ram(struct vf *vf, struct gmem *g, struct diag *d) must_check;
 void vf_unmap_ram(struct vf *vf, const struct gmem *g);

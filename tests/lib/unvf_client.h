@@ -15,7 +15,7 @@
 
 #include "vq_driver.h"
 
-#define CLIENT_MS     5000
+#define CLIENT_MS     30000
 #define CLIENT_RAM    MiB(16)
 #define CLIENT_QUEUES 20
 #define CLIENT_HEAP   KiB(512) /* of each queue */

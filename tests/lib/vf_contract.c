@@ -26,7 +26,7 @@
 #define IOVA GiB(64)
 
 /* An event is there by then. */
-#define EVENT_S 5
+#define EVENT_S 30
 
 #define FAIL(c, ...) (snprintf((c)->why, sizeof((c)->why), __VA_ARGS__), false)
 

@@ -335,6 +335,55 @@ static void test_driver_comes_later(void **state)
 	env_end(&e);
 }
 
+/*
+ * Whoever served the queue last (a relay, the software device of another host) may have been at
+ * work when it was stopped, and the driver need not ring then. The function does not write that
+ * word.
+ */
+static void test_silenced_driver(void **state)
+{
+	struct env e;
+
+	(void)state;
+	relay_begin(&e, VIRTIO_ID_BLOCK, 1, false);
+	drive(&e, VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX));
+	e.d[0].used->flags = VRING_USED_F_NO_NOTIFY;
+	guest_command(&e, PCI_COMMAND_MEMORY);
+	guest_command(&e, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	assert_true(wait_until(&e, is_up));
+	env_barrier(&e);
+	assert_int_equal(path_of(&e, 0), VF_PATH_DIRECT);
+	assert_int_equal(e.d[0].used->flags, 0);
+	env_end(&e);
+}
+
+/* Where the backend says that the doorbell's page stays, it is rung as the guest would. */
+static void test_rings_by_store(void **state)
+{
+	const unsigned int q = 1;
+	struct env e;
+	uint16_t *cell;
+	unsigned int kicks;
+
+	(void)state;
+	for (unsigned int lasts = 0; lasts < 2; lasts++) {
+		relay_begin(&e, VIRTIO_ID_NET, 3, true);
+		mock->vf.info.regions[0].lasts = lasts;
+		drive(&e, 0);
+		enter_relay(&e);
+		cell = (uint16_t *)(mock->bar + VM_NOTIFY + q * PAGE_SIZE_4K);
+		*cell = 0xffff;
+		kicks = vf_mock_kicks(mock, q);
+		guest_post(&e, q, 1);
+		env_barrier(&e);
+		assert_int_equal(__atomic_load_n(cell, __ATOMIC_ACQUIRE), lasts ? q : 0xffff);
+		assert_int_equal(vf_mock_kicks(mock, q), kicks + !lasts);
+		fn_serve(q, 1);
+		assert_int_equal(guest_collect(&e, q, 1, NULL), 1);
+		env_end(&e);
+	}
+}
+
 /* --- the switch ------------------------------------------------------------------------------- */
 
 static bool page_dirty(struct env *e, gpa_t gpa)
@@ -522,6 +571,8 @@ int main(void)
 		cmocka_unit_test(test_hung_at_boundary),
 		cmocka_unit_test(test_slow_at_boundary),
 		cmocka_unit_test(test_failures_at_boundary),
+		cmocka_unit_test(test_silenced_driver),
+		cmocka_unit_test(test_rings_by_store),
 		cmocka_unit_test(test_queue_reset_hangs),
 		cmocka_unit_test(test_hung_at_entry),
 		cmocka_unit_test(test_entry_refused),

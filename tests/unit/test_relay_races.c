@@ -22,7 +22,7 @@
 
 #define SIZE	 2u /* so small that what is missed is missed for good */
 #define REQUESTS 20000u
-#define PATIENCE 20 /* seconds */
+#define PATIENCE 60 /* seconds */
 
 #define LOAD(p)	    __atomic_load_n(p, __ATOMIC_SEQ_CST)
 #define STORE(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)

@@ -133,7 +133,7 @@ static void test_doorbell_is_needed(void **state)
 			assert_int_equal(__atomic_load_n(cell, __ATOMIC_SEQ_CST), FN_CELL_EMPTY);
 		}
 		unvf_client_kick(c, 1);
-		assert_true(unvf_client_take(c, 1, &u, 1000));
+		assert_true(unvf_client_take(c, 1, &u, CLIENT_MS));
 		assert_int_equal(u.id, silent.head);
 		assert_int_equal(*silent.status, 0);
 		env_drop(c);
@@ -159,7 +159,7 @@ static void test_first_kick_after_idle(void **state)
 
 static bool needs_reset(struct client *c)
 {
-	for (int t = 0; t < 1000; t++) {
+	for (int t = 0; t < 30000; t++) {
 		if (unvf_client_reg(c, VIRTIO_PCI_COMMON_STATUS, 1) & VIRTIO_CONFIG_S_NEEDS_RESET)
 			return true;
 		usleep(1000);
@@ -322,7 +322,7 @@ static void test_unmap_of_something_else(void **state)
 		assert_int_equal(unvf_client_unmap(c, GiB(8), MiB(1)), 0);
 	}
 	for (unsigned int i = 0; i < n; i++)
-		assert_true(unvf_client_take(c, 0, &u, 2000));
+		assert_true(unvf_client_take(c, 0, &u, CLIENT_MS));
 	env_drop(c);
 	env_free(e);
 }

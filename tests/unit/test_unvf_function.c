@@ -315,7 +315,7 @@ static void test_bus_mastering(void **state)
 	assert_false(unvf_client_take(c, 0, &u, 20));
 	assert_true(unvf_client_reg(c, VIRTIO_PCI_COMMON_STATUS, 1) & VIRTIO_CONFIG_S_DRIVER_OK);
 	unvf_client_write(c, CONFIG, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-	assert_true(unvf_client_take(c, 0, &u, 1000));
+	assert_true(unvf_client_take(c, 0, &u, CLIENT_MS));
 	assert_int_equal(blk_read(c, 0), 0);
 	env_drop(c);
 	env_free(e);
@@ -348,7 +348,7 @@ static bool ring_reset(struct client *c, uint16_t q)
 {
 	unvf_client_set_reg(c, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
 	unvf_client_set_reg(c, Q_RESET, 2, 1);
-	for (int t = 0; t < 2000; t++) {
+	for (int t = 0; t < 30000; t++) {
 		if (!unvf_client_reg(c, Q_RESET, 2))
 			return !unvf_client_reg(c, VIRTIO_PCI_COMMON_Q_ENABLE, 2);
 		usleep(500);
@@ -416,7 +416,7 @@ static void test_vectors(void **state)
 
 	(void)state;
 	assert_int_equal(blk_read(c, 0), 0);
-	assert_true(unvf_client_irq(c, 0, 1000));
+	assert_true(unvf_client_irq(c, 0, CLIENT_MS));
 	assert_false(unvf_client_irq(c, 1, 0));
 	/* Masked: kept, and delivered once. */
 	assert_int_equal(set_irqs(c, none | VFIO_IRQ_SET_ACTION_MASK, 0, 1), 0);
@@ -424,7 +424,7 @@ static void test_vectors(void **state)
 	assert_int_equal(blk_read(c, 0), 0);
 	assert_false(unvf_client_irq(c, 0, 10));
 	assert_int_equal(set_irqs(c, none | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1), 0);
-	assert_true(unvf_client_irq(c, 0, 1000));
+	assert_true(unvf_client_irq(c, 0, CLIENT_MS));
 	assert_false(unvf_client_irq(c, 0, 10));
 	/* Not wired: likewise. */
 	assert_int_equal(set_irqs(c, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 1),
@@ -432,10 +432,10 @@ static void test_vectors(void **state)
 	assert_int_equal(blk_read(c, 0), 0);
 	assert_false(unvf_client_irq(c, 0, 10));
 	assert_int_equal(unvf_client_set_irqs(c, 0, 1, c->irq), 0);
-	assert_true(unvf_client_irq(c, 0, 1000));
+	assert_true(unvf_client_irq(c, 0, CLIENT_MS));
 	/* Fired by the client itself. */
 	assert_int_equal(set_irqs(c, none | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 2), 0);
-	assert_true(unvf_client_irq(c, 0, 1000) && unvf_client_irq(c, 1, 1000));
+	assert_true(unvf_client_irq(c, 0, CLIENT_MS) && unvf_client_irq(c, 1, CLIENT_MS));
 	/* What is no vector, and what is no eventfd. */
 	assert_int_equal(set_irqs(c, none | VFIO_IRQ_SET_ACTION_TRIGGER, 1, 2), -EINVAL);
 	assert_int_equal(set_irqs(c, none | VFIO_IRQ_SET_ACTION_TRIGGER, 0xffffffff, 2), -EINVAL);
@@ -512,7 +512,7 @@ static void test_lost_doorbell(void **state)
 	unvf_client_kick(c, 0);
 	assert_false(unvf_client_take(c, 0, &u, 20));
 	unvf_client_kick(c, 0);
-	assert_true(unvf_client_take(c, 0, &u, 1000));
+	assert_true(unvf_client_take(c, 0, &u, CLIENT_MS));
 	env_drop(c);
 	env_free(e);
 }
@@ -575,7 +575,7 @@ static unsigned int batch(struct client *c, unsigned int n, uint16_t order[])
 	for (unsigned int i = 0; i < n; i++) {
 		uint16_t now;
 
-		assert_true(unvf_client_take(c, 0, &u, 2000));
+		assert_true(unvf_client_take(c, 0, &u, CLIENT_MS));
 		for (unsigned int k = 0; k < n; k++)
 			if (r[k].head == u.id)
 				order[i] = (uint16_t)k;
@@ -628,11 +628,11 @@ static void test_masked_irq(void **state)
 
 	(void)state;
 	assert_int_equal(blk_read(c, 0), 0);
-	assert_true(unvf_client_irq(c, 0, 1000));
+	assert_true(unvf_client_irq(c, 0, CLIENT_MS));
 	assert_int_equal(blk_read(c, 0), 0);
 	assert_false(unvf_client_irq(c, 0, 20));
 	assert_int_equal(set_irqs(c, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1), 0);
-	assert_true(unvf_client_irq(c, 0, 1000));
+	assert_true(unvf_client_irq(c, 0, CLIENT_MS));
 	env_drop(c);
 	env_free(e);
 }

@@ -51,7 +51,7 @@ static void send_frame(struct client *c, unsigned int pair, uint8_t fill, uint32
 	vqd_post(d, &b, 1);
 	(void)vqd_show(d);
 	unvf_client_kick(c, (uint16_t)q);
-	assert_true(unvf_client_take(c, q, &u, 1000));
+	assert_true(unvf_client_take(c, q, &u, CLIENT_MS));
 }
 
 /* The frame comes in: in how many buffers? */
@@ -65,7 +65,7 @@ static unsigned int receive(struct client *c, unsigned int pair, uint8_t fill, u
 		struct vring_used_elem u;
 		const uint8_t *p;
 
-		assert_true(unvf_client_take(c, 2 * pair, &u, 1000));
+		assert_true(unvf_client_take(c, 2 * pair, &u, CLIENT_MS));
 		p = vqd_at(d, d->desc[u.id].addr, u.len);
 		if (!n++)
 			assert_int_equal(((const struct virtio_net_hdr_v1 *)p)->num_buffers, 1);
@@ -140,7 +140,7 @@ static uint8_t command(struct client *c, uint8_t class, uint8_t cmd, const void 
 	vqd_post(d, b, 2);
 	(void)vqd_show(d);
 	unvf_client_kick(c, (uint16_t)q);
-	assert_true(unvf_client_take(c, q, &u, 1000));
+	assert_true(unvf_client_take(c, q, &u, CLIENT_MS));
 	return *(uint8_t *)vqd_at(d, ack, 1);
 }
 

@@ -162,7 +162,7 @@ static void test_move_disk(void **state)
 		assert_int_equal(load(to, blob, len, i % 3 ? 4096 : 99), 0);
 		take_over(to, from);
 		assert_int_equal(unvf_client_state(to, RUNNING), 0);
-		assert_true(unvf_client_take(to, 0, &u, 1000));
+		assert_true(unvf_client_take(to, 0, &u, CLIENT_MS));
 		assert_int_equal(u.id, r.head);
 		assert_int_equal(unvf_client_state(from, RUNNING), 0);
 		assert_true(unvf_client_reset(from));
@@ -259,7 +259,7 @@ static void test_dirty_log(void **state)
 	r = unvf_client_blk_post(c, 0, VIRTIO_BLK_T_IN, 0, NULL, 16384);
 	(void)vqd_show(&c->q[0]);
 	unvf_client_kick(c, 0);
-	assert_true(unvf_client_take(c, 0, &u, 1000));
+	assert_true(unvf_client_take(c, 0, &u, CLIENT_MS));
 	/* The data, the status behind it, the used ring; found once. */
 	assert_int_equal(report(c, align_down(r.data, MiB(1)), MiB(1), bits), 0);
 	for (gpa_t at = r.data; at < r.data + 16384; at += 4096)

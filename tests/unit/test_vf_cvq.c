@@ -188,6 +188,8 @@ static void test_silence(void **state)
 	assert_false(needs_reset(&e));
 	assert_true(wait_until(&e, needs_reset));
 	assert_int_equal(*(uint8_t *)vqd_at(&e.d[CTRLQ], ack, 1), NONE);
+	env_barrier(&e);
+	assert_int_equal(e.vd->cvq.vq.next_avail, 0); /* for a device that takes its place */
 	guest_reset(&e);
 	env_end(&e);
 }
@@ -340,8 +342,8 @@ static void test_window(void **state)
 	env_end(&e);
 }
 
-/* A vfio-user server is handed the window: cut short, it would be a SIGBUS here. */
-static void test_window_cannot_shrink(void **state)
+/* A vfio-user server is handed the windows: cut short, they would be a SIGBUS here. */
+static void test_windows_cannot_shrink(void **state)
 {
 	struct env e;
 
@@ -349,6 +351,7 @@ static void test_window_cannot_shrink(void **state)
 	begin(&e);
 	assert_int_equal(ftruncate(e.vd->cvq.window_fd, 0), -1);
 	assert_int_equal(errno, EPERM);
+	assert_int_equal(ftruncate(e.vd->relays.window_fd, 0), -1);
 	env_end(&e);
 }
 
@@ -369,7 +372,7 @@ int main(void)
 		cmocka_unit_test(test_replay_refused),
 		cmocka_unit_test(test_long_tables),
 		cmocka_unit_test(test_window),
-		cmocka_unit_test(test_window_cannot_shrink),
+		cmocka_unit_test(test_windows_cannot_shrink),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

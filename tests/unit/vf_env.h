@@ -27,7 +27,7 @@
 #include "vf_mock.h"
 #include "vq_driver.h"
 
-#define WAIT_MS	   5000
+#define WAIT_MS	   30000
 #define ENV_QUEUES 9
 
 extern const struct device_class vf_class;
