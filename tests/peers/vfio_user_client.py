@@ -26,7 +26,7 @@ REPLY, NO_REPLY, ERROR = 1, 1 << 4, 1 << 5
 GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
 EINVAL, ENOENT, EEXIST = 22, 2, 17
 CONFIG = 7
-PATIENCE = 5
+PATIENCE = 30
 
 
 class Failed(Exception):

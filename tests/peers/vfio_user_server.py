@@ -569,8 +569,9 @@ def main():
         server.run()
         return
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(o.socket)
+    listener.bind(o.socket + ".new")
     listener.listen(1)
+    os.rename(o.socket + ".new", o.socket)  # whoever sees it can connect
     served = 0
     while not o.clients or served < o.clients:
         Server(listener.accept()[0], o).run()

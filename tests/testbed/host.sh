@@ -290,12 +290,17 @@ host_main() {
 	trap host_cleanup EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
-	hosts_start "$@"
 	# An emulated host hangs now and then while it boots; its command has not begun then.
-	hosts_up || {
-		say "not all hosts came up in $BOOT_LIMIT s; starting again"
-		hosts_stop
+	local try
+	for try in 1 2 3; do
 		hosts_start "$@"
+		! hosts_up || break
+		say "not all hosts came up in $BOOT_LIMIT s (try $try of 3)"
+		hosts_stop
+	done
+	[ ${#HOST_PIDS[@]} -gt 0 ] || {
+		died 1 "it did not come up"
+		return 125
 	}
 	hosts_wait
 }

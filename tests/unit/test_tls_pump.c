@@ -144,7 +144,7 @@ static void start(struct bed *b)
 	if (!b->tls.send_limit)
 		b->tls.send_limit = b->tls.recv_limit = SIZE_MAX;
 	b->tls.seed = b->tls.seed ? b->tls.seed : 1;
-	b->linger_ms = b->linger_ms ? b->linger_ms : 5000;
+	b->linger_ms = b->linger_ms ? b->linger_ms : 30000;
 	assert_int_equal(pthread_create(&b->thread, NULL, run, b), 0);
 }
 
@@ -265,7 +265,7 @@ static void test_last_word(void **state)
 	(void)state;
 	start(&b);
 	write_all(b.peer, 1000);
-	assert_int_equal(poll(&(struct pollfd){ .fd = b.vmm, .events = POLLIN }, 1, 5000), 1);
+	assert_int_equal(poll(&(struct pollfd){ .fd = b.vmm, .events = POLLIN }, 1, 30000), 1);
 	write_all(b.vmm, 7);
 	close(b.vmm);
 	assert_int_equal(read_end(b.peer), 7);

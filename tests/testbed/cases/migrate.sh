@@ -84,10 +84,19 @@ receive() {
 	NEXT=$!
 }
 
+# runs_at HOST: it is listed there; in an emulated host its answer may come too late for a list.
+runs_at() {
+	local i
+	for i in {1..10}; do
+		! on "$1" "$UNVMM" list | grep -q '^web .* running' || return 0
+	done
+	return 1
+}
+
 # gone HOST: no guest is listed there any more; a name goes right after the process that had it.
 gone() {
 	local i
-	for i in {1..50}; do
+	for i in {1..300}; do
 		[ "$(on "$1" "$UNVMM" list --json | tr -d "\n")" != "[]" ] || return 0
 		sleep 0.1
 	done
@@ -112,7 +121,7 @@ move() {
 	wants_status 0
 	GUEST=$NEXT
 	gone "$HOST" || fail "the guest is still at $HOST: $(on "$HOST" "$UNVMM" list --json)"
-	on "$1" "$UNVMM" list | grep -q '^web .* running' || fail "the guest does not run at $1"
+	runs_at "$1" || fail "the guest does not run at $1: $(on "$1" "$UNVMM" list)"
 	HOST=$1
 }
 

@@ -84,7 +84,7 @@ case_net_passt() {
 	boot "net:dhcp:10.78.0.3" -o nets.0.passt=true
 	passes net
 	file_survived
-	for _ in {1..50}; do
+	for _ in {1..300}; do
 		ip netns pids netpt | grep -q . || break
 		sleep 0.1
 	done
