@@ -208,7 +208,8 @@ bool vio_negotiate(struct vio *v, uint64_t wanted)
 	vio_driver_features(v, v->features);
 	status |= VIRTIO_CONFIG_S_FEATURES_OK;
 	vio_set8(v, VIRTIO_PCI_COMMON_STATUS, status);
-	return test_check(vio_get8(v, VIRTIO_PCI_COMMON_STATUS) == status,
+	/* It may ask for a reset at any time, but that is no refusal. */
+	return test_check(vio_get8(v, VIRTIO_PCI_COMMON_STATUS) & VIRTIO_CONFIG_S_FEATURES_OK,
 			  "offered features 0x%llx are refused", (unsigned long long)v->features);
 }
 
