@@ -99,13 +99,21 @@ need_kvm() { if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then skip "no usable /de
 need_qemu() { command -v qemu-system-x86_64 >/dev/null || skip "qemu-system-x86_64 is not installed"; }
 
 # enter_testbed [OPTION...]: unless we are there, runs this scenario in the testbed, with these
-# options of its `run`, and ends.
+# options of its `run`, and ends. If the host dies, once more from the start.
 enter_testbed() {
 	[ -z "${TESTBED_OUTPUT-}" ] || return 0
 	record machine testbed "emulated host: $(qemu-system-x86_64 --version | head -n 1), TCG, CPU with SVM"
-	local status=0
-	"$CHECKOUT/tests/testbed/run" --output "$BENCH_OUT/$SCENARIO.out" --timeout "${BENCH_TIMEOUT:-1500}" "$@" -- \
-		env BENCH_OUT="$BENCH_OUT" BENCH_PAIRS="$BENCH_PAIRS" SCENARIO="$SCENARIO" \
-		BENCH_QUICK="${BENCH_QUICK-}" bash "$BENCH_DIR/scenarios/$SCENARIO.sh" || status=$?
+	local status=0 lines
+	lines=$(wc -l <"$RECORDS")
+	for _ in 1 2; do
+		status=0
+		"$CHECKOUT/tests/testbed/run" --output "$BENCH_OUT/$SCENARIO.out" --timeout "${BENCH_TIMEOUT:-1500}" "$@" -- \
+			env BENCH_OUT="$BENCH_OUT" BENCH_PAIRS="$BENCH_PAIRS" SCENARIO="$SCENARIO" \
+			BENCH_QUICK="${BENCH_QUICK-}" bash "$BENCH_DIR/scenarios/$SCENARIO.sh" || status=$?
+		# 125: the emulator lost the host's CPU (tests/testbed/README.md), whoever ran on it.
+		[ "$status" = 125 ] || break
+		say "$SCENARIO: the emulated host died"
+		sed -i "$((lines + 1)),\$d" "$RECORDS"
+	done
 	exit "$status"
 }
